@@ -29,6 +29,8 @@ import { Disconnects } from './stream/disconnects.js';
 import { closeGradually } from './stream/gradual-close.js';
 import { openStreaming, type Streaming } from './stream/open.js';
 import { tickMs } from './stream/registry.js';
+import { Memberships } from './stream/topics/memberships.js';
+import { Revocations } from './stream/topics/revocations.js';
 import { CleanUp } from './util/clean-up.js';
 import { CloseStack } from './util/close-stack.js';
 import { untilAborted } from './util/until-aborted.js';
@@ -186,6 +188,7 @@ export class App {
     };
     const bearer = new BearerAuth({
       ...{ accessTokens, sessions, apiKeys, foreignUsers, tokenType, realm },
+      publicRights: config.publicRights,
       admitUnverified: (exchange) => auth.rateLimiter.admit('invalidToken', toClient(exchange)),
       ...{ audit: auth.audit, warnings, monotonicClock: this.#monotonicClock },
     });
@@ -235,11 +238,14 @@ export class App {
     this.#streaming = streaming;
     this.#closeStack.add('streaming', () => streaming.close());
 
+    const memberships = new Memberships({ db, appendControlEntries, headSeqSql });
+    const revocations = new Revocations({ db, wallClock, appendControlEntries });
     const certificate = await this.#openCertificate(wallClock);
     const cleanUpTasks = {
       ...auth.cleanUpTasks,
       ...streaming.cleanUpTasks,
       disconnects: () => disconnects.sweep(),
+      topicRevocations: () => revocations.sweep(),
       idempotencyKeys: () => eventLog.sweepIdempotencyKeys(),
       eventLog: () => eventLog.trim(),
     };
@@ -273,11 +279,15 @@ export class App {
         ...publishRoutes({
           ...{ eventLog, wallClock },
           stopSignal: this.#stopController.signal,
-          authenticate: (exchange) => bearer.authenticateService(exchange, 'publish'),
+          authenticate: async (exchange) => {
+            const key = await bearer.authenticateService(exchange, 'publish');
+            return { ...key, topicPatterns: key.topics };
+          },
           limits: { ...config.publish, linesBytesMax: config.eventLog.bytesMax },
         }),
         ...adminRoutes({
           ...{ eventLog, tokens: streaming.tokens, disconnects, wallClock },
+          ...{ memberships, revocations },
           listOpenStreams: streaming.listOpenStreams,
           ...{ audit: auth.audit, toClient },
           authenticate: (exchange, scope) => bearer.authenticateService(exchange, scope),
@@ -396,6 +406,7 @@ function createReaders(
     connectionsRefused: () => server.connectionsRefused,
     streams: () => registry.size,
     streamUsers: () => registry.userCount,
+    streamTopics: () => registry.topicCount,
     deliveries: () => registry.deliveryCount,
     eventLogPosition: () => eventLog.head,
     publishesWaiting: () => eventLog.waitingEvents,

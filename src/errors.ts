@@ -7,6 +7,7 @@ const statusByName = {
   expired_token: 401,
   insufficient_scope: 403,
   user_not_allowed: 403,
+  topic_not_allowed: 403,
   key_in_browser: 403,
   not_found: 404,
   method_not_allowed: 405,

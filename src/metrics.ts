@@ -20,6 +20,7 @@ export interface MetricReaders {
   readonly connectionsRefused: () => number;
   readonly streams: () => number;
   readonly streamUsers: () => number;
+  readonly streamTopics: () => number;
   /** A counter. */
   readonly deliveries: () => number;
   readonly eventLogPosition: () => number;
@@ -115,7 +116,7 @@ export class Metrics {
 
   /** Registers the readers. Call it once, when all readers can be called. */
   registerReaders(readers: MetricReaders): void {
-    const { streams, streamUsers, jobsWaiting, jobsRunning, jobWaitMs } = readers;
+    const { streams, streamUsers, streamTopics, jobsWaiting, jobsRunning, jobWaitMs } = readers;
     this.#gauge('herald_connections', 'TCP connections open', readers.connections);
     this.#externalCounter(
       'herald_connections_refused_total',
@@ -124,6 +125,7 @@ export class Metrics {
     );
     this.#gauge('herald_streams', 'Streams open', streams);
     this.#gauge('herald_stream_users', 'Users with a stream open', streamUsers);
+    this.#gauge('herald_stream_topics', 'Topics with a stream open', streamTopics);
     this.#externalCounter(
       'herald_deliveries_total',
       'Events passed to open streams, without those that a stream replays',

@@ -20,7 +20,10 @@ async function startIssuers(t: TestContext) {
   writeFileSync(caFile, shopKeys.ca);
   const common = { audience: 'herald', algorithms: ['ES256'], caFile };
   const issuers = [
-    { issuer: 'https://shop.example', jwksUrl: shopKeys.url, userPrefix: 'shop:', ...common },
+    {
+      ...{ issuer: 'https://shop.example', jwksUrl: shopKeys.url, userPrefix: 'shop:', ...common },
+      ...{ rightsClaim: 'topics', rights: { 'shop:*': ['listen'] } },
+    },
     { issuer: 'https://blog.example', jwksUrl: blogKeys.url, userPrefix: 'blog:', ...common },
   ];
   writeFileSync(file, JSON.stringify(issuers));
@@ -28,7 +31,7 @@ async function startIssuers(t: TestContext) {
   const lines: Record<string, unknown>[] = [];
   const system = await startSystem(t, {
     log: collectingLog(lines),
-    env: { TRUSTED_ISSUERS_FILE: file },
+    env: { TRUSTED_ISSUERS_FILE: file, PUBLIC_TOPICS: 'news' },
     wallClock: () => time.now,
     monotonicClock: () => performance.now() + time.elapsedMs,
   });
@@ -82,6 +85,23 @@ test('users of two issuers with the same sub receive only their own events', asy
   assert.deepEqual(shop.dataByType('message'), ['to the shop']);
   assert.deepEqual(blog.dataByType('message'), ['to the blog']);
   for (const stream of [shop, blog]) stream.abort();
+});
+
+test('the user of a JWT listens to topics of its claim, of its issuer and for everybody', async (t) => {
+  const { sign, signForBlog, post } = await startIssuers(t);
+  const topics = ['team:1', 'shop:sales', 'news'];
+  const claims = { topics: { 'team:*': ['listen'] } };
+
+  const minted = await post('/stream/token', await sign(claims), { topics });
+  assert.equal(minted.status, 200, minted.text);
+  const refusedTopics = async (bearer: string) => {
+    const { status, body } = await post('/stream/token', bearer, { topics });
+    return [status, (body['info'] as { topics: unknown }).topics];
+  };
+
+  assert.deepEqual(await refusedTopics(await sign()), [403, ['team:1']]);
+  assert.deepEqual(await refusedTopics(await sign({ topics: 'team:1' })), [403, ['team:1']]);
+  assert.deepEqual(await refusedTopics(await signForBlog()), [403, ['team:1', 'shop:sales']]);
 });
 
 test('a stream ends when its JWT expires, unless a fresh JWT extends it', async (t) => {

@@ -129,3 +129,33 @@ test('a changed rate applies to the next request', async (t) => {
 
   assert.deepEqual(statuses, [201, 429, 201, 201]);
 });
+
+test('a key with topics publishes only to topics that fit them, in every form of body', async (t) => {
+  const { system, post, postLines } = await startWithKey(t, {});
+  await withDatabase(loadConfig(system.env), recordedLog, (db) =>
+    db.execute(sql`update api_keys set topics = '["orders:*"]' where name = 'limited'`),
+  );
+  const allowed = { to: { topics: ['orders:17', 'orders:18'] }, data: 1 };
+  const refusals = [
+    [{ topics: ['orders:17', 'news'] }, { field: 'to.topics', topics: ['news'] }],
+    [
+      { topics: ['orders:17'], users: ['1'] },
+      { field: 'to', topics: [] },
+    ],
+    ['all', { field: 'to', topics: [] }],
+  ] as const;
+
+  assert.equal((await post(allowed)).status, 201);
+  for (const [to, info] of refusals) {
+    const event = { to, data: 1 };
+    const one = await post({ ...event, volatile: true });
+    const many = await post([allowed, event]);
+    const lines = await postLines([allowed, event].map((line) => JSON.stringify(line)).join('\n'));
+
+    for (const { status, body } of [one, many, lines])
+      assert.deepEqual([status, body['name']], [403, 'topic_not_allowed']);
+    assert.deepEqual(one.body['info'], info);
+    assert.deepEqual(many.body['info'], { ...info, index: 1 });
+    assert.deepEqual(lines.body['info'], { ...info, index: 1, published: 0 });
+  }
+});

@@ -27,7 +27,6 @@ const replacedNames: Readonly<Record<string, string>> = {
   Neighbours: 'ClusterSync',
   Outbox: 'WriteScheduler',
   Permit: 'Attempt',
-  Reader: 'Subscriber',
   Repeats: 'WarningAggregator',
   Slip: 'SettingTypo',
   SqliteGuest: 'CliSqliteDatabase',

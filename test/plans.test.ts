@@ -3,8 +3,9 @@ import type { TestContext } from 'node:test';
 import { type Database, type Sql, sql } from '../src/db/database.js';
 import { tables } from '../src/db/migrations/list.js';
 import { EventLog } from '../src/event-log/event-log.js';
-import { controlEntryAppender, headSeqSql } from '../src/event-log/open.js';
+import { controlEntryAppender, headSeqSql, trimmedSeqSql } from '../src/event-log/open.js';
 import { SqlLogStore } from '../src/event-log/sql/sql-log-store.js';
+import { formatTopicRights, type TopicRights } from '../src/events/topic-rights.js';
 import { ApiKeys, publisherKeys } from '../src/identity/api-keys.js';
 import { silentLogger } from '../src/logging/logger.js';
 import { ClusterSync } from '../src/stream/cluster-sync.js';
@@ -14,6 +15,11 @@ import { ProcessTable } from '../src/stream/process-table.js';
 import { Registry } from '../src/stream/registry.js';
 import { StreamTokens } from '../src/stream/tokens/stream-token.js';
 import { TokenHolders } from '../src/stream/tokens/token-holders.js';
+import { Choices } from '../src/stream/topics/choices.js';
+import { Memberships } from '../src/stream/topics/memberships.js';
+import { Revocations } from '../src/stream/topics/revocations.js';
+import { replaceGrant, replaceRightsOfAccount } from '../src/stream/topics/token-rights.js';
+import { TopicLookup } from '../src/stream/topics/topic-lookup.js';
 import { UserCount } from '../src/stream/user-count.js';
 import { testOnDialects } from './support/databases/dialects.js';
 import { fakeHex, fillTables } from './support/databases/many-rows.js';
@@ -22,6 +28,7 @@ import { databaseFor } from './support/databases/test-database.js';
 import { withStatementHook } from './support/recording/statement-hooks.js';
 import { resolveStart } from './support/resolve-start.js';
 import { client, newUser, openSession, sessionsFor, sign } from './support/servers/auth.js';
+import { toReader } from './support/to-reader.js';
 import { unlimitedRetention } from './support/unlimited-retention.js';
 
 const test = await testOnDialects('plans of statements');
@@ -141,6 +148,56 @@ async function exerciseStreams(db: Database): Promise<void> {
   await tokens.sweep();
 }
 
+/** Runs the statements of memberships and revocations of topics, and of opening a stream that has some. */
+async function exerciseTopics(db: Database): Promise<void> {
+  const appendControlEntries = controlEntryAppender(db, wallClock);
+  const memberships = new Memberships({ db, appendControlEntries, headSeqSql });
+  const users = ['user 1', 'user 2', 'user 3'];
+  const members = users.map((userId) => ({ userId, rights: ['history' as const] }));
+  await memberships.change({ topic: 'topic 1', add: members, remove: ['user 4'] });
+  await memberships.change({ topic: 'topic 1', add: [], remove: users });
+  await memberships.listOfTopic('topic 1', { userPrefix: '', after: 'user 1', limit: 101 });
+  await memberships.listOfTopic('topic 1', { userPrefix: 'user 1', after: '', limit: 101 });
+  await memberships.listOfUser('user 1', 'topic 1');
+  const tokenHash = fakeHex('token 1', 64);
+  const lookup = new TopicLookup(db, trimmedSeqSql);
+  await lookup.read({ userId: 'user 1', tokenHash });
+  await lookup.read({ userId: 'user 1', tokenHash: undefined });
+  const [token] = await db.query<{ subject: string }>(
+    sql`select subject from stream_tokens where token_hash = ${tokenHash}`,
+  );
+  await exerciseChoices(db, { hash: tokenHash, userId: token?.subject ?? '' });
+  const revocations = new Revocations({ db, wallClock, appendControlEntries });
+  await revocations.revoke({ topic: 'topic 1', userIds: [token?.subject ?? '', ...users] });
+  await revocations.sweep();
+  await new Revocations({
+    ...{ db, appendControlEntries, wallClock: () => now - 1990 + 31 * 86_400_000 },
+  }).sweep(); // Ten are old enough.
+}
+
+/** Runs the statements of chosen topics, and of new rights, for a token that has chosen topics. */
+async function exerciseChoices(
+  db: Database,
+  token: { readonly hash: string; readonly userId: string },
+): Promise<void> {
+  const appendControlEntries = controlEntryAppender(db, wallClock);
+  const choices = new Choices({ db, appendControlEntries, headSeqSql });
+  const rights: TopicRights = new Map([['*', ['listen']]]);
+  await db.execute(
+    sql`update stream_tokens set rights = ${formatTopicRights(rights)}, ends_at = ${now}
+      where token_hash = ${token.hash}`,
+  );
+  await choices.read(token);
+  await choices.change(token, { add: ['chosen'], remove: ['topic 1'] });
+  await choices.change(token, { add: ['topic-1'], remove: [] });
+  const parts = { db, appendControlEntries };
+  const granted = { ...token, publicId: fakeHex('public', 32), rights: formatTopicRights(rights) };
+  const grant = { endsAt: now, mintedSeq: 1, rights: new Map([['topic-1', ['listen' as const]]]) };
+  assert.equal(await replaceGrant(parts, granted, grant), true);
+  const account = { userId: '1', rights: new Map(), changeAccount: async () => true };
+  await replaceRightsOfAccount(parts, account);
+}
+
 /** Runs the statements of the list of open streams. */
 async function exerciseOpenStreams(db: Database): Promise<void> {
   const table = new StreamTable(db);
@@ -171,7 +228,7 @@ async function exerciseLog(db: Database): Promise<void> {
   const store = await SqlLogStore.open(db, { wallClock, newEpoch: 'e1', keys: publisherKeys });
   const limits = { ...unlimitedRetention, eventsMax: 19_990 };
   const log = await EventLog.open({ store, log: silentLogger, wallClock, limits });
-  const event = { audiences: ['u:1', 'all'], type: 'note', data: '1', expiresAt: undefined };
+  const event = { audiences: ['u:1', 'all', 't:1'], type: 'note', data: '1', expiresAt: undefined };
   const keyId = fakeHex('an API key', 16);
   await db.execute(
     sql`insert into api_keys (id, name, key_hash, scopes, created_at)
@@ -183,8 +240,20 @@ async function exerciseLog(db: Database): Promise<void> {
   await log.catchUp();
   const audiences = ['all', 'u:1', 's:1'];
   await store.readAll({ after: 19_990, upTo: 20_000 }, 1e6);
-  await store.read(audiences, { after: 100, upTo: 20_000 }, { eventsMax: 128, bytesMax: 65_536 });
+  await store.read(
+    toReader(audiences),
+    { after: 100, upTo: 20_000 },
+    { eventsMax: 128, bytesMax: 65_536 },
+  );
   await resolveStart(log, audiences, 'e1-1');
+  for (const count of [1, 16, 17, 1100]) {
+    const topics = Array.from({ length: count }, (_, index): [string, number] => [`${index}`, 0]);
+    const reader = toReader(audiences, Object.fromEntries(topics));
+    for (const after of [100, 19_900])
+      await store.read(reader, { after, upTo: 20_000 }, { eventsMax: 128, bytesMax: 65_536 });
+    // In a table of 20,000 topics, PostgreSQL would rather read all of it than look up 1100.
+    if (count < 100) await store.findLastTrimmedSeq(reader, 100);
+  }
   await log.trim();
   await store.sweepIdempotencyKeys(wallClock());
 }
@@ -198,6 +267,7 @@ test('every lookup of the hot paths uses an index', async (t) => {
 
   await exerciseAuth(t, watched);
   await exerciseStreams(watched);
+  await exerciseTopics(watched);
   await exerciseLog(watched);
 
   const lookups = [...statements].filter(([text]) => !text.startsWith('insert '));

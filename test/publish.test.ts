@@ -43,6 +43,27 @@ test('a batch for several audiences is delivered in order', async (t) => {
   assert.deepEqual(bob.dataByType('message'), ['null', '']);
 });
 
+test('an event for users, sessions and topics together reaches each stream once', async (t) => {
+  const system = await startSystem(t);
+  const client = await system.connect();
+  const [ada, bob] = [await client.listen('ada'), await client.listen('bob')];
+  const me = await client.ask('GET', '/me', { bearer: await client.accessToken('ada') });
+  const session = String(me.body['sessionId']);
+  const users = [system.userIds.ada, system.userIds.bob];
+
+  const { status } = await system.post([
+    { to: { users, sessions: [session], topics: ['orders:17', 'news'] }, data: 'for both' },
+    { to: { sessions: [session], topics: ['orders:17'] }, data: 'for a login and a topic' },
+    { to: { topics: ['orders:17'] }, data: 'for a topic' },
+  ]);
+  const last = await system.publish('all', 'last');
+  await Promise.all([waitForEvent(ada, last), waitForEvent(bob, last)]);
+
+  assert.equal(status, 201);
+  assert.deepEqual(bob.dataByType('message'), ['for both', 'last']);
+  assert.deepEqual(ada.dataByType('message'), ['for both', 'for a login and a topic', 'last']);
+});
+
 test('an event for 1000 recipients is accepted, and an event for 1001 is rejected', async (t) => {
   const system = await startSystem(t);
   const client = await system.connect();
@@ -59,7 +80,7 @@ test('an event for 1000 recipients is accepted, and an event for 1001 is rejecte
   assert.deepEqual(ada.dataByType('message'), ['x']);
   assert.deepEqual(bob.dataByType('message'), ['for bob']);
   assert.equal(refused.status, 400);
-  assert.deepEqual(refused.body['info'], { field: 'to' });
+  assert.deepEqual(refused.body['info'], { field: 'to.users' });
 });
 
 test('an event for a session reaches only the streams of that login', async (t) => {
@@ -225,13 +246,35 @@ const refusals: readonly [string, unknown, number, string, object | undefined][]
     'invalid_request',
     { field: 'type' },
   ],
-  ['no recipients', { to: { users: [] }, data: 1 }, 400, 'invalid_request', { field: 'to' }],
+  ['no recipients', { to: {}, data: 1 }, 400, 'invalid_request', { field: 'to' }],
+  ['no users', { to: { users: [] }, data: 1 }, 400, 'invalid_request', { field: 'to.users' }],
   [
-    'users and sessions',
-    { to: { users: ['1'], sessions: ['1'] }, data: 1 },
+    'a number as a user id',
+    [validEvent, { to: { users: [42] }, data: 1 }],
     400,
     'invalid_request',
-    { field: 'to' },
+    { field: 'to.users', index: 1 },
+  ],
+  [
+    'an invalid topic',
+    { to: { users: ['1'], topics: ['orders:*'] }, data: 1 },
+    400,
+    'invalid_request',
+    { field: 'to.topics' },
+  ],
+  [
+    '101 topics',
+    { to: { topics: Array.from({ length: 101 }, (_, index) => String(index)) }, data: 1 },
+    400,
+    'invalid_request',
+    { field: 'to.topics' },
+  ],
+  [
+    'an unknown member of "to"',
+    { to: { users: ['1'], groups: ['1'] }, data: 1 },
+    400,
+    'invalid_request',
+    { field: 'to.groups' },
   ],
   [
     'NUL',

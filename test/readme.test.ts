@@ -46,6 +46,10 @@ test('the commands and snippets of the README work as written', { skip: noCurl }
     assert.equal(outcome.code, 0, outcome.err);
     assert.match(outcome.out, /\{"id":"[^"]+-\d+"\}/);
     assert.match(outcome.out, /event: order\.shipped\ndata: \{"order":17\}\nid: .+-\d+\n/);
+    assert.match(
+      outcome.out,
+      /event: order\.paid\ntopic: orders:17\ndata: \{"order":17\}\nid: .+-\d+\n/,
+    );
     assert.match(outcome.out, /\bada\b[\s\S]*Lovelace/);
     assert.match(outcome.out, /\bhk_[0-9a-f]{16}_[\w-]{43}\b/);
     await waitForOutput(stream, /^event: greeting\ndata: \{"hello":"world"\}\nid: .+-\d+\n\n/m);

@@ -139,6 +139,7 @@ test('stream.open and stream.close have exactly the documented fields', async (t
   assert.deepEqual(JSON.parse(opening.data), {
     ...{ v: 1, resumed: true, reason: 'fresh', id: body['id'], stream: body['stream'] },
     ...{ user: system.userIds.ada, endsAt: body['endsAt'], heartbeat: 2000 },
+    ...{ topics: [], memberships: 0 },
   });
   assert.equal(opening.id, body['id']);
   assert.match(String(body['stream']), /^[0-9a-f]{32}$/);

@@ -5,11 +5,13 @@ import type { ServicePrincipal } from '../identity/bearer.js';
 import { type DisconnectRouteParts, disconnectRoute } from './disconnect.js';
 import { type StreamsRouteParts, streamsRoute } from './streams-route.js';
 import { type TicketRouteParts, ticketsRoute } from './tickets.js';
+import { type TopicRouteParts, topicRoutes } from './topics/topic-routes.js';
 
 export interface AdminRouteParts
   extends Omit<TicketRouteParts, 'authenticate'>,
     Omit<DisconnectRouteParts, 'authenticate' | 'eventLog'>,
-    Omit<StreamsRouteParts, 'authenticate'> {
+    Omit<StreamsRouteParts, 'authenticate'>,
+    Omit<TopicRouteParts, 'authenticate' | 'eventLog'> {
   readonly eventLog: DisconnectRouteParts['eventLog'];
   /** Authenticates an API key with this scope. Throws failures with status 401 or 403. */
   readonly authenticate: (exchange: Exchange, scope: Scope) => Promise<ServicePrincipal>;
@@ -25,5 +27,6 @@ export function adminRoutes({ authenticate, ...parts }: AdminRouteParts): Route[
     ticketsRoute(withScope('tickets')),
     disconnectRoute(withScope('disconnect')),
     streamsRoute(withScope('streams')),
+    ...topicRoutes(withScope('topics')),
   ];
 }

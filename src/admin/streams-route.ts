@@ -4,6 +4,7 @@ import { type Route, serverRoute } from '../http/router.js';
 import { invalidField, parseStrictQuery } from '../http/strict-fields.js';
 import { assertKeyAllowsUser } from '../identity/user-prefix.js';
 import type { ListOpenStreams, OpenStreamQuery } from '../stream/open-streams/open-stream.js';
+import { parseLimit } from './page-limit.js';
 import { parseUser } from './user-field.js';
 
 export interface StreamsRouteParts {
@@ -16,9 +17,6 @@ export interface StreamsRouteParts {
     exchange: Exchange,
   ) => Promise<{ readonly userPrefix: string | undefined }>;
 }
-
-const limitDefault = 100;
-const limitMax = 1000;
 
 /**
  * Creates the route `GET /v1/streams`, which lists the open streams of every process in the order of their ids.
@@ -45,11 +43,4 @@ function parseQuery(query: URLSearchParams): Omit<OpenStreamQuery, 'userPrefix'>
     user: user === undefined ? undefined : parseUser(user, 'query'),
     ...{ after, limit: parseLimit(limit) },
   };
-}
-
-function parseLimit(text: string | undefined): number {
-  if (text === undefined) return limitDefault;
-  const limit = /^\d{1,4}$/.test(text) ? Number(text) : 0;
-  if (limit >= 1 && limit <= limitMax) return limit;
-  throw invalidField('limit', `must be a whole number from 1 to ${limitMax}`, 'query');
 }

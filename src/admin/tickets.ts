@@ -8,8 +8,15 @@ import {
 } from '../http/strict-fields.js';
 import type { ServicePrincipal } from '../identity/bearer.js';
 import { getForeignSessionId } from '../identity/foreign-session.js';
+import { assertKeyAllowsTopics } from '../identity/topic-limits.js';
 import { assertKeyAllowsUser } from '../identity/user-prefix.js';
 import { type MintingParts, mintToken } from '../stream/minting.js';
+import {
+  addListening,
+  parseRightsField,
+  parseTopicList,
+  topicBodyBytesMax,
+} from '../stream/topics/topic-list.js';
 import { parseUser } from './user-field.js';
 
 export interface TicketRouteParts extends MintingParts {
@@ -26,20 +33,33 @@ const labelLengthMax = 255;
 /**
  * Creates the route `POST /v1/tickets`, by which a backend gets a stream token for one of its own users. The
  * user needs no account. The reply is the same as that of `POST /stream/token`. The stream ends after `endsIn`
- * milliseconds, unless the token is extended. Tickets with the same user and the same `session` belong to one
+ * milliseconds, unless the token is extended. It receives the events of `topics` from the beginning of the token,
+ * and `rights` say which topics its client may choose later, besides `topics`. Tickets with the same user and the same `session` belong to one
  * session, whose id is derived by `getForeignSessionId`.
  */
 export function ticketsRoute({ authenticate, wallClock, ...parts }: TicketRouteParts): Route {
   return serverRoute('POST', '/v1/tickets', async (exchange) => {
     const key = await authenticate(exchange);
     refuseQuery(exchange.query);
-    const body = parseStrictBody(await exchange.body(), ['user', 'session', 'endsIn']);
+    const body = parseStrictBody(await exchange.body({ bytesMax: topicBodyBytesMax }), [
+      'user',
+      'session',
+      'topics',
+      'rights',
+      'endsIn',
+    ]);
     if (body.user === undefined) throw missingFields(['user']);
     const userId = parseUser(body.user);
     assertKeyAllowsUser(key, userId, 'user');
     const id = getForeignSessionId(userId, parseLabel(body.session));
+    const topics = parseTopicList('topics', body.topics);
+    assertKeyAllowsTopics(key, topics, 'topics');
+    const givenRights = parseRightsField('rights', body.rights);
+    assertKeyAllowsTopics(key, [...givenRights.keys()], 'rights');
+    const rights = addListening(givenRights, topics);
     const expiresAt = wallClock() + parseEndsIn(body.endsIn);
-    return mintToken(parts, { id, userId, expiresAt, headSeq: key.headSeq, isForeign: true });
+    const session = { id, userId, expiresAt, headSeq: key.headSeq, isForeign: true, rights };
+    return mintToken(parts, session, topics);
   });
 }
 

@@ -1,5 +1,6 @@
 import type { Database } from '../db/database.js';
 import { Failure } from '../errors.js';
+import type { TopicRights } from '../events/topic-rights.js';
 import type { Audit } from '../logging/audit.js';
 import type { Passwords } from './passwords/passwords.js';
 import type { EndReason } from './sessions/session-table.js';
@@ -80,6 +81,25 @@ export class Accounts {
   }
 
   /**
+   * Replaces the rights of an account. `runInTransaction` runs the function that it gets in a transaction, in which
+   * it also replaces the rights of the stream tokens, and returns its result. Throws `not_found`.
+   */
+  async setRights(
+    username: string,
+    rights: TopicRights,
+    runInTransaction: (
+      userId: string,
+      changeAccount: (tx: Database) => Promise<boolean>,
+    ) => Promise<boolean>,
+  ): Promise<void> {
+    const { users, audit } = this.#options;
+    const { id } = await this.#findByName(username);
+    const changeAccount = (tx: Database) => users.setRights(id, rights, tx);
+    if (!(await runInTransaction(id, changeAccount))) throw noSuchUser();
+    audit.record('authz_change', { userId: id, reason: 'rights' });
+  }
+
+  /**
    * Deletes an account and all its data. First disables it and ends all sessions, so that no login opens
    * a session before the deletion. Throws `not_found`.
    */
@@ -93,7 +113,7 @@ export class Accounts {
 
   async #findByName(username: string): Promise<Account> {
     const account = await this.#options.users.findByName(username);
-    if (account === undefined) throw new Failure('not_found', 'Cannot find user: no such username');
+    if (account === undefined) throw noSuchUser();
     return account;
   }
 
@@ -108,4 +128,8 @@ export class Accounts {
       ...(exceptSessionId !== undefined && { except: exceptSessionId }),
     });
   }
+}
+
+function noSuchUser(): Failure {
+  return new Failure('not_found', 'Cannot find user: no such username');
 }

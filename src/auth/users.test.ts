@@ -27,6 +27,7 @@ test('a user is found by any spelling of the name and by id', async (t) => {
     disabledAt: undefined,
     lastLoginAt: undefined,
     createdAt: time.now,
+    rights: new Map(),
   });
   assert.deepEqual(await users.findByName('JOSE\u0301'), created);
   assert.deepEqual(await users.find(created.id), created);

@@ -1,6 +1,7 @@
 import type { Clock } from '../clock.js';
 import { type Database, type Sql, sql, UniqueViolation } from '../db/database.js';
 import { Failure } from '../errors.js';
+import { formatTopicRights, parseStoredRights, type TopicRights } from '../events/topic-rights.js';
 import { parsePersonalName, parseUsername, toUsernameKey } from './username.js';
 
 /** Identity of a user. */
@@ -25,6 +26,8 @@ export interface Account extends User {
   readonly disabledAt: number | undefined;
   readonly lastLoginAt: number | undefined;
   readonly createdAt: number;
+  /** The topics to which the user may listen, besides those that everybody may. */
+  readonly rights: TopicRights;
 }
 
 export interface NewUser {
@@ -45,10 +48,11 @@ interface Row {
   readonly password_changed_at: number;
   readonly last_login_at: number | null;
   readonly created_at: number;
+  readonly rights: string | null;
 }
 
 const columns = sql`id, username, password_hash, pepper_version, first_name, last_name,
-  disabled_at, password_changed_at, last_login_at, created_at`;
+  disabled_at, password_changed_at, last_login_at, created_at, rights`;
 
 const pageMax = 500;
 
@@ -151,6 +155,24 @@ export class Users {
     return count === 1;
   }
 
+  /** Replaces the rights of a user. Returns false for an unknown user. */
+  async setRights(id: string, rights: TopicRights, db = this.#db): Promise<boolean> {
+    const stored = rights.size === 0 ? null : formatTopicRights(rights);
+    const count = await db.execute(
+      sql`update users set rights = ${stored}, updated_at = ${this.#wallClock()}
+        where id = ${toRowId(id)}`,
+    );
+    return count === 1;
+  }
+
+  /** Locks the rights of a user until the end of the transaction. Returns whether they are these, as stored. */
+  async confirmRights(id: string, storedRights: string, tx: Database): Promise<boolean> {
+    const count = await tx.execute(
+      sql`update users set rights = rights where id = ${toRowId(id)} and rights = ${storedRights}`,
+    );
+    return count === 1;
+  }
+
   /** Locks the user's row until the end of the transaction, which delays logins of the user. */
   async lock(id: string, tx: Database): Promise<void> {
     await tx.execute(sql`update users set updated_at = updated_at where id = ${toRowId(id)}`);
@@ -205,5 +227,6 @@ function toAccount(row: Row): Account {
     disabledAt: row.disabled_at ?? undefined,
     lastLoginAt: row.last_login_at ?? undefined,
     createdAt: row.created_at,
+    rights: parseStoredRights(row.rights),
   };
 }

@@ -6,14 +6,18 @@ import type { Clock } from '../clock.js';
 import type { Config } from '../config/config.js';
 import type { Database } from '../db/database.js';
 import { controlEntryAppender, headSeqSql } from '../event-log/open.js';
+import { mergeRights, type TopicRights } from '../events/topic-rights.js';
 import { ApiKeys } from '../identity/api-keys.js';
 import { openLogger } from '../logging/logger.js';
+import { replaceRightsOfAccount } from '../stream/topics/token-rights.js';
 import { withDatabase } from './database.js';
 
 export interface AccountParts {
   readonly accounts: Accounts;
   readonly users: Users;
   readonly apiKeys: ApiKeys;
+  /** Replaces the rights of an account and of its stream tokens. Throws `not_found`. */
+  readonly setRights: (username: string, rights: TopicRights) => Promise<void>;
 }
 
 /**
@@ -42,7 +46,12 @@ export async function withAccounts<Result>(
       const monotonicClock = () => performance.now();
       const auth = await openAuth({ ...parts, config, monotonicClock, onEnded: async () => {} });
       try {
-        return await work({ ...auth, apiKeys: new ApiKeys(parts) });
+        const setRights: AccountParts['setRights'] = (username, rights) =>
+          auth.accounts.setRights(username, rights, (userId, changeAccount) => {
+            const ofTokens = mergeRights(rights, config.publicRights);
+            return replaceRightsOfAccount(parts, { userId, rights: ofTokens, changeAccount });
+          });
+        return await work({ ...auth, apiKeys: new ApiKeys(parts), setRights });
       } finally {
         await auth.close();
       }

@@ -95,7 +95,7 @@ test('the key in the publish key file publishes and mints tickets, for any user'
   );
 
   assert.ok(typeof key === 'object');
-  assert.deepEqual([key.scopes, key.userPrefix], [['publish', 'tickets'], '']);
+  assert.deepEqual([key.scopes, key.userPrefix], [['publish', 'tickets', 'topics'], '']);
 });
 
 test('a second start creates nothing, keeps the secret, and still prints how to try Herald', async (t) => {

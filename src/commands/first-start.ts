@@ -167,7 +167,7 @@ function createDemo(config: Config, publishKeyFile: string): Promise<string[]> {
     await createDemoUser(parts);
     const { key } = await parts.apiKeys.create({
       name: 'first-start',
-      scopes: ['publish', 'tickets'],
+      scopes: ['publish', 'tickets', 'topics'],
       userPrefix: '',
     });
     replaceFile(publishKeyFile, `${key}\n`, 0o600);

@@ -51,31 +51,34 @@ test('while a server runs, key creates a key that is valid at once, lists it, an
 test('key creates a key with limits, lists them, and changes them', async (t) => {
   const cwd = tempFolder(t);
   const expiry = ['--expires-at', '2100-01-31T12:00:00+01:00'];
-  const limits = ['--user-prefix', 'shop:', ...expiry, '--rate', '100/1000'];
-  const scopes = ['publish', 'tickets', 'streams', 'disconnect', 'metrics'];
+  const topicLimit = ['--topics', 'orders:*', '--topics', 'news'];
+  const limits = ['--user-prefix', 'shop:', ...topicLimit, ...expiry, '--rate', '100/1000'];
+  const scopes = ['publish', 'tickets', 'streams', 'disconnect', 'topics', 'metrics'];
   const list = async () => {
     const { out } = await run(cwd, ['list', '--json']);
-    const { userPrefix, expiresAt, rate } = JSON.parse(out) as Record<string, unknown>;
-    return { userPrefix, expiresAt, rate };
+    const { userPrefix, topics, expiresAt, rate } = JSON.parse(out) as Record<string, unknown>;
+    return { userPrefix, topics, expiresAt, rate };
   };
 
   const args = ['create', ...name, ...scopes.flatMap((one) => ['--scope', one]), ...limits];
   const created = await run(cwd, args);
   assert.equal(created.code, 0, created.err);
   const expiresAt = Date.parse('2100-01-31T11:00:00Z');
-  assert.deepEqual(await list(), { userPrefix: 'shop:', expiresAt, rate: '100/1000' });
+  const topics = ['orders:*', 'news'];
+  assert.deepEqual(await list(), { userPrefix: 'shop:', topics, expiresAt, rate: '100/1000' });
   assert.match(
     (await run(cwd, ['list'])).out,
-    /publish,metrics,tickets,streams,disconnect +active +'shop:' +2100-01-31 11:00:00 +100\/1000/,
+    /publish,metrics,tickets,streams,disconnect,topics +active +'shop:' +orders:\*,news +2100-01-31 11:00:00 +100\/1000/,
   );
 
-  const none = ['--expires-at', 'none', '--rate', 'none', '--user-prefix', ''];
+  const none = ['--topics', 'none', '--expires-at', 'none', '--rate', 'none', '--user-prefix', ''];
   const changed = await run(cwd, ['change', 'billing', ...none]);
   assert.deepEqual([changed.code, changed.out], [0, 'Key billing is changed\n'], changed.err);
-  assert.deepEqual(await list(), { userPrefix: '', expiresAt: undefined, rate: undefined });
+  const unlimited = { topics: undefined, expiresAt: undefined };
+  assert.deepEqual(await list(), { userPrefix: '', ...unlimited, rate: undefined });
 
   await run(cwd, ['change', 'billing', '--rate', '1/1']);
-  assert.deepEqual(await list(), { userPrefix: '', expiresAt: undefined, rate: '1/1' });
+  assert.deepEqual(await list(), { userPrefix: '', ...unlimited, rate: '1/1' });
 });
 
 test('key list shows a key past its expiry as expired', async (t) => {
@@ -110,6 +113,18 @@ const refusals = [
     ['create', ...name, ...scope, '--user-prefix', 'a b'],
     1,
     'Cannot set up key: the user prefix must be',
+  ],
+  [
+    'an invalid topic',
+    ['create', ...name, ...scope, '--topics', 'orders*'],
+    1,
+    'Cannot set up key: each topic must be a topic, or *',
+  ],
+  [
+    'none beside a topic',
+    ['create', ...name, ...scope, '--topics', 'none', '--topics', 'orders:*'],
+    2,
+    '--topics none cannot be combined with topics',
   ],
   [
     'an invalid rate',

@@ -33,11 +33,15 @@ Limits:
 
   --user-prefix <text> the key may name only user ids that begin with this text, and neither
                        everybody nor sessions; '' removes it; required for the scope tickets
+  --topics <pattern>   the key may name only topics that match this pattern or another one (give the option
+                       once for each), and neither everybody nor users and sessions; a pattern is a
+                       topic, 'orders:*' for those that begin with orders:, or '*'; none removes the limit
   --expires-at <time>  such as 2027-01-31T12:00:00Z; none removes it
   --rate <rate>        such as 100/1000: 100 requests in 1000 ms, in each process; none removes it`;
 
 const limitOptions = {
   'user-prefix': { type: 'string' },
+  topics: { type: 'string', multiple: true },
   'expires-at': { type: 'string' },
   rate: { type: 'string' },
 } as const;
@@ -95,16 +99,28 @@ const commands: Subcommands = {
 };
 
 const columns = [
-  ...['id', 'name', 'scopes', 'state', 'user prefix', 'expires', 'rate', 'created', 'last used'],
+  ...[
+    'id',
+    'name',
+    'scopes',
+    'state',
+    'user prefix',
+    'topics',
+    'expires',
+    'rate',
+    'created',
+    'last used',
+  ],
 ];
 
 await runSubcommand(usage, commands);
 
 function toRow(key: ApiKey, now: number): string[] {
-  const { id, name, scopes, userPrefix, expiresAt, rate, createdAt, lastUsedAt } = key;
+  const { id, name, scopes, userPrefix, topics, expiresAt, rate, createdAt, lastUsedAt } = key;
   return [
     ...[id, name, scopes.join(','), getState(key, now)],
     userPrefix === undefined ? '' : `'${userPrefix}'`,
+    topics?.join(',') ?? '',
     formatTime(expiresAt),
     rate === undefined ? '' : formatRate(rate),
     ...[formatTime(createdAt), formatTime(lastUsedAt)],
@@ -116,11 +132,19 @@ function getState({ expiresAt, revokedAt }: ApiKey, now: number): string {
   return expiresAt !== undefined && expiresAt <= now ? 'expired' : 'active';
 }
 
-type LimitValues = { readonly [Name in keyof typeof limitOptions]?: string | undefined };
+interface LimitValues {
+  readonly 'user-prefix'?: string | undefined;
+  readonly topics?: readonly string[] | undefined;
+  readonly 'expires-at'?: string | undefined;
+  readonly rate?: string | undefined;
+}
 
-/** Parses the options of limits. Throws a `UsageError` for an invalid time, and for the user prefix `none`. */
+/**
+ * Parses the options of limits. Throws a `UsageError` for an invalid time, for the user prefix `none`, and
+ * for `none` beside topics.
+ */
 function parseLimits(values: LimitValues): GivenLimits {
-  const { 'user-prefix': userPrefix, 'expires-at': expiresAt, rate } = values;
+  const { 'user-prefix': userPrefix, topics, 'expires-at': expiresAt, rate } = values;
   // `none` removes the other limits. As a prefix it would exclude nearly every user.
   if (userPrefix === 'none') {
     const hint = "'' removes the limit, and a prefix needs an end, such as none:";
@@ -128,9 +152,17 @@ function parseLimits(values: LimitValues): GivenLimits {
   }
   return {
     userPrefix,
+    topics: topics === undefined ? undefined : parseTopics(topics),
     expiresAt: expiresAt === undefined ? undefined : parseTime(expiresAt),
     rate: rate === 'none' ? null : rate,
   };
+}
+
+/** Returns null for `none`. */
+function parseTopics(given: readonly string[]): readonly string[] | null {
+  if (!given.includes('none')) return given;
+  if (given.length === 1) return null;
+  throw new UsageError('Cannot read arguments: --topics none cannot be combined with topics');
 }
 
 /**

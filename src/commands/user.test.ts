@@ -54,6 +54,46 @@ test('user creates, lists, disables, enables and deletes a user and sets the pas
   assert.deepEqual(events, ['user_created', ...changed, 'user_deleted']);
 });
 
+test('user sets, shows and clears the rights of a user', async (t) => {
+  const cwd = tempFolder(t);
+  await run(cwd, ['create', 'Ada'], password);
+  const rights = '{"orders:17":["listen","history"],"team:3:*":["presence"]}';
+  const show = async () => (await run(cwd, ['rights', 'ada'])).out;
+  assert.equal(await show(), '{}\n');
+
+  const set = await run(cwd, ['rights', 'ADA', '--set', rights]);
+  assert.deepEqual([set.code, set.out], [0, 'User ADA has new rights\n'], set.err);
+  assert.equal(await show(), `${rights}\n`);
+  const cleared = await run(cwd, ['rights', 'ada', '--clear']);
+  assert.equal(cleared.code, 0, cleared.err);
+  assert.equal(await show(), '{}\n');
+
+  const logged = readFileSync(join(cwd, 'logs/combined.log'), 'utf8');
+  assert.equal([...logged.matchAll(/"event":"authz_change"/g)].length, 2);
+});
+
+// [description, arguments, exit code, message]
+const refusedRights = [
+  ['an invalid pattern', ['--set', '{"a*":["listen"]}'], 2, '--set has an invalid pattern'],
+  ['an unknown action', ['--set', '{"a":["publish"]}'], 2, '--set must give each pattern a list'],
+  ['a text that is not JSON', ['--set', '{'], 2, '--set must be an object'],
+  ['both options', ['--set', '{}', '--clear'], 2, '--set cannot be combined with --clear'],
+  ['an unknown user', ['--set', '{}'], 1, 'Cannot find user: no such username'],
+  ['an unknown user and no option', [], 1, 'Cannot find user ada: no such username'],
+] as const;
+
+test('user refuses invalid rights and unknown users', async (t) => {
+  const cwd = tempFolder(t);
+  await run(cwd, ['list']);
+
+  for (const [what, args, code, message] of refusedRights) {
+    const refused = await run(cwd, ['rights', 'ada', ...args]);
+    assert.equal(refused.code, code, what);
+    assert.ok(refused.err.includes(message), `${what}: ${refused.err}`);
+    assert.equal(refused.out, '');
+  }
+});
+
 test('user list --json omits password hashes', async (t) => {
   const cwd = tempFolder(t);
   await run(cwd, ['create', 'ada'], password);

@@ -1,4 +1,11 @@
 import { type Account, Users } from '../auth/users.js';
+import type { Database } from '../db/database.js';
+import {
+  formatTopicRights,
+  noRights,
+  parseTopicRights,
+  type TopicRights,
+} from '../events/topic-rights.js';
 import { silentLogger } from '../logging/logger.js';
 import { withAccounts } from './accounts.js';
 import {
@@ -8,6 +15,7 @@ import {
   readConfig,
   runSubcommand,
   type Subcommands,
+  UsageError,
 } from './command.js';
 import { withDatabase } from './database.js';
 import { readNewPassword } from './password-prompt.js';
@@ -23,6 +31,9 @@ Usage: npm run user -- <command>
   passwd <username>    asks for a new password; all sessions end
   disable <username>   all sessions end, and the user cannot log in
   enable <username>    the user can log in again
+  rights <username> [--set <json> | --clear]
+                       shows or replaces what the user may do with topics, such as
+                       '{"orders:17": ["listen"], "team:3:*": ["listen", "history"]}'
   delete <username> --yes
                        all sessions end, and the user's data is deleted`;
 
@@ -71,6 +82,24 @@ const commands: Subcommands = {
     print(`User ${named.username} is enabled`);
   },
 
+  async rights(args) {
+    const options = { set: { type: 'string' }, clear: { type: 'boolean' } } as const;
+    const { values, named } = parseArguments(args, options, ['username']);
+    const rights = parseGivenRights(values.set, values.clear);
+    const config = readConfig();
+    if (rights === undefined) {
+      const find = (db: Database) => new Users({ db }).findByName(named.username);
+      const account = await withDatabase(config, silentLogger, find);
+      if (account === undefined) {
+        throw new CommandError(`Cannot find user ${named.username}: no such username`);
+      }
+      print(formatTopicRights(account.rights));
+      return;
+    }
+    await withAccounts(config, ({ setRights }) => setRights(named.username, rights));
+    print(`User ${named.username} has new rights`);
+  },
+
   async delete(args) {
     const { values, named } = parseArguments(args, { yes: { type: 'boolean' } }, ['username']);
     const config = readConfig();
@@ -92,6 +121,28 @@ async function listAll(users: Users): Promise<Account[]> {
     page = await users.list({ afterId: page.at(-1)?.id ?? '0' });
   }
   return all;
+}
+
+/** Returns undefined if the options neither set nor clear rights. Throws a `UsageError` for invalid rights. */
+function parseGivenRights(
+  text: string | undefined,
+  isCleared: boolean | undefined,
+): TopicRights | undefined {
+  if (text === undefined) return isCleared === true ? noRights : undefined;
+  if (isCleared === true)
+    throw new UsageError('Cannot read arguments: --set cannot be combined with --clear');
+  const rights = parseTopicRights(parseJson(text));
+  if (typeof rights === 'string') throw new UsageError(`Cannot read arguments: --set ${rights}`);
+  return rights;
+}
+
+/** Returns undefined for a text that is not JSON. */
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined; // JSON.parse throws only for a text that is not JSON.
+  }
 }
 
 function toRow(account: Account): string[] {

@@ -301,6 +301,25 @@ for (const [what, env, problem] of refusals) {
   });
 }
 
+test('PUBLIC_TOPICS is a list of at most 100 patterns of topics', () => {
+  const rightsFor = (topics: string) => loadConfig({ PUBLIC_TOPICS: topics }).publicRights;
+  const names = (count: number) => Array.from({ length: count }, (_, index) => `t:${index}`);
+
+  assert.deepEqual(
+    rightsFor(' news, prices:* ,,__proto__'),
+    new Map(['news', 'prices:*', '__proto__'].map((pattern) => [pattern, ['listen']])),
+  );
+  assert.equal(rightsFor('').size, 0);
+  assert.equal(rightsFor(names(100).join()).size, 100);
+  for (const [topics, problem] of [
+    [names(101).join(), 'PUBLIC_TOPICS must have at most 100 patterns'],
+    ['news,prices*', 'PUBLIC_TOPICS has an invalid pattern: must be a topic, or *'],
+    ['herald:*', 'PUBLIC_TOPICS has an invalid pattern: must be a topic, or *'],
+    [`${names(31).map((name) => name.padEnd(128, 'x'))}`, 'PUBLIC_TOPICS must have at most 4096'],
+  ] as const)
+    assert.ok(getProblems({ PUBLIC_TOPICS: topics })[0]?.startsWith(problem), topics.slice(0, 40));
+});
+
 test('TLS=off is accepted behind a proxy and on a loopback address', () => {
   const allowed = [
     { HOST: '0.0.0.0', TRUST_PROXY_HOPS: '1' },

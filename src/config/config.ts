@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { getHeapStatistics } from 'node:v8';
+import { noRights, parseTopicRights, type TopicRights } from '../events/topic-rights.js';
 import type { LogLevel } from '../logging/logger.js';
 import { EnvReader } from './env-reader.js';
 import { parseOrigins } from './origins.js';
@@ -129,6 +130,7 @@ function readSettings(reader: EnvReader, heapBytesMax: number) {
       issuers: readTrustedIssuers(reader, 'TRUSTED_ISSUERS_FILE'),
       tokenLifeMaxMs: reader.integer('TRUSTED_TOKEN_MAX_LIFE', day, { min: 1000, max: 30 * day }),
     },
+    publicRights: readPublicTopics(reader, 'PUBLIC_TOPICS'),
     session: {
       idleMs: reader.span('REFRESH_TOKEN_EXPIRES_IN', 30 * day, { min: 1000 }),
       absoluteMs: reader.span('REFRESH_TOKEN_ABSOLUTE_EXPIRES_IN', 90 * day, { min: 1000 }),
@@ -171,6 +173,15 @@ function readSettings(reader: EnvReader, heapBytesMax: number) {
     publish: readPublish(reader, heapBytesMax),
     cleanupIntervalMs: reader.timer('CLEANUP_INTERVAL', minute, { min: 1000 }),
   };
+}
+
+/** Reads patterns of topics to which every user with an access token may listen. */
+function readPublicTopics(reader: EnvReader, name: string): TopicRights {
+  const patterns = reader.list(name).map((pattern) => [pattern, ['listen']] as const);
+  const rights = parseTopicRights(Object.fromEntries(patterns));
+  if (typeof rights !== 'string') return rights;
+  reader.problems.push(`${name} ${rights}`);
+  return noRights;
 }
 
 function readHttp(reader: EnvReader) {

@@ -88,7 +88,28 @@ test('an issuer with a JWKS is read with its defaults', () => {
     keys: { kind: 'jwks', url: 'https://id.example.com/jwks.json', ca: undefined },
     userClaim: 'sub',
     userPrefix: 'id:',
+    rightsClaim: undefined,
+    rights: new Map(),
   });
+});
+
+test('a rights claim, and rights of every user of the issuer, are read', () => {
+  const more = { rightsClaim: 'https://shop.example/rights', rights: { 'news:*': ['listen'] } };
+
+  const { rightsClaim, rights } = loadOne({ ...withJwks, ...more });
+
+  assert.equal(rightsClaim, 'https://shop.example/rights');
+  assert.deepEqual(rights, new Map([['news:*', ['listen']]]));
+});
+
+test('an invalid rights claim and invalid rights are refused', () => {
+  const name = 'TRUSTED_ISSUERS_FILE: issuer 1:';
+  const getProblem = (fields: object) => getProblems([{ ...withJwks, ...fields }])[0] ?? '';
+
+  for (const rightsClaim of ['', ' x', 7, null])
+    assert.ok(getProblem({ rightsClaim }).startsWith(`${name} rightsClaim must be a text`));
+  for (const rights of [null, [], 'news', { 'news*': ['listen'] }, { news: ['publish'] }])
+    assert.ok(getProblem({ rights }).startsWith(`${name} rights `), JSON.stringify(rights));
 });
 
 test('the CA file, several audiences, the user claim and an empty user prefix of an issuer are read', () => {
@@ -170,10 +191,10 @@ const refusals: readonly [string, unknown, readonly string[]][] = [
     [': unknown field "audiance": is it audience?'],
   ],
   [
-    'the unsupported field rights',
-    { ...withJwks, rights: {} },
+    'a field that does not exist',
+    { ...withJwks, keys: {} },
     [
-      ': unknown field "rights": the fields are issuer, audience, jwksUrl, caFile, publicKeyFile, secretFile, algorithms, userClaim, userPrefix',
+      ': unknown field "keys": the fields are issuer, audience, jwksUrl, caFile, publicKeyFile, secretFile, algorithms, userClaim, userPrefix, rightsClaim, rights',
     ],
   ],
   ...['issuer', 'audience', 'userClaim'].flatMap((field) =>

@@ -1,3 +1,4 @@
+import { noRights, parseTopicRights, type TopicRights } from '../events/topic-rights.js';
 import type { EnvReader } from './env-reader.js';
 import { IssuerFields } from './issuer-fields.js';
 import { type IssuerKeys, readIssuerKeys } from './issuer-keys.js';
@@ -23,6 +24,10 @@ export interface TrustedIssuer {
   readonly userClaim: string;
   /** Prefix of the user id. The value of the user claim follows it. */
   readonly userPrefix: string;
+  /** The claim that contains rights of the user. */
+  readonly rightsClaim: string | undefined;
+  /** Rights of every user of the issuer. */
+  readonly rights: TopicRights;
 }
 
 export const issuersMax = 20;
@@ -30,7 +35,7 @@ const audiencesMax = 10;
 
 const fieldNames = [
   ...['issuer', 'audience', 'jwksUrl', 'caFile', 'publicKeyFile', 'secretFile', 'algorithms'],
-  ...['userClaim', 'userPrefix'],
+  ...['userClaim', 'userPrefix', 'rightsClaim', 'rights'],
 ];
 
 /** Matches a prefix of a user id: at most 254 of the characters of `userIdPattern`. */
@@ -89,7 +94,16 @@ function readIssuer(fields: IssuerFields): TrustedIssuer {
     keys: readIssuerKeys(fields, checkAlgorithms(fields, algorithms)),
     userClaim: fields.has('userClaim') ? fields.text('userClaim') : 'sub',
     userPrefix: readUserPrefix(fields),
+    rightsClaim: fields.has('rightsClaim') ? fields.text('rightsClaim') : undefined,
+    rights: readRights(fields),
   };
+}
+
+function readRights(fields: IssuerFields): TopicRights {
+  const rights = fields.has('rights') ? parseTopicRights(fields.get('rights')) : noRights;
+  if (typeof rights !== 'string') return rights;
+  fields.addProblem('rights', rights);
+  return noRights;
 }
 
 function readAudiences(fields: IssuerFields): readonly string[] {

@@ -1,9 +1,12 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { setImmediate as turn } from 'node:timers/promises';
 import { MemoryLogStore } from '../../test/support/databases/memory-log-store.js';
 import { collectingLog } from '../../test/support/recording/collecting-log.js';
+import { toReader } from '../../test/support/to-reader.js';
 import { unlimitedRetention } from '../../test/support/unlimited-retention.js';
 import type { Failure } from '../errors.js';
+import type { ControlEntry } from '../events/control-entry.js';
 import { silentLogger } from '../logging/logger.js';
 import { EventLog } from './event-log.js';
 
@@ -98,7 +101,7 @@ test('a read that waits for other reads runs no query if it is no longer needed 
     wallClock: Date.now,
     limits: unlimitedRetention,
   });
-  const read = (isNeeded: boolean) => eventLog.read(['all'], 0, 100, () => isNeeded);
+  const read = (isNeeded: boolean) => eventLog.read(toReader(['all']), 0, 100, () => isNeeded);
   store.hold();
   const active = [1, 2, 3, 4].map(() => read(true));
   const [cancelled, waiting] = [read(false), read(true)];
@@ -107,7 +110,9 @@ test('a read that waits for other reads runs no query if it is no longer needed 
   store.release();
 
   await Promise.all(active);
-  assert.deepEqual(await cancelled, { frames: [], endSeq: 0, hasMore: true, hasGap: false });
+  assert.deepEqual(await cancelled, {
+    ...{ frames: [], endSeq: 0, hasMore: true, hasGap: false, topicsBySeq: undefined },
+  });
   await assert.rejects(waiting, store.readError);
 });
 
@@ -141,7 +146,7 @@ test('a read reports a gap when events are trimmed before the page is read, but 
   const eventLog = await EventLog.open({ store, log: silentLogger, wallClock: Date.now, limits });
   const readAround = async (trim: () => void) => {
     store.hold();
-    const reading = eventLog.read(['all'], 0, 100);
+    const reading = eventLog.read(toReader(['all']), 0, 100);
     trim();
     store.release();
     return reading;
@@ -175,7 +180,9 @@ test('control entries of an unknown kind are ignored, and a warning is logged on
   eventLog.subscribe({
     deliver: ({ data }) => received.push(data),
     deliverVolatile() {},
-    applyControl: (entry) => received.push(entry.kind),
+    applyControl(entry) {
+      received.push(entry.kind);
+    },
     handleGap: () => received.push('gap'),
   });
   store.appendControlEntry({ kind: 'invented_later' });
@@ -191,4 +198,88 @@ test('control entries of an unknown kind are ignored, and a warning is logged on
     lines.map(({ phrase }) => phrase),
     ['control entry of a newer version is ignored'],
   );
+});
+
+/** Opens an event log on a store that responds at once. `received` gets what the subscriber is told. */
+async function openReceivingLog(applyControl: (entry: ControlEntry) => void | Promise<void>) {
+  const store = new MemoryLogStore('e');
+  store.release();
+  const lines: Record<string, unknown>[] = [];
+  const eventLog = await EventLog.open({
+    ...{ store, log: collectingLog(lines), wallClock: Date.now, limits: unlimitedRetention },
+  });
+  const received: unknown[] = [];
+  eventLog.subscribe({
+    deliver: ({ data }) => received.push(data),
+    deliverVolatile: ({ data }, _, stamp) => received.push([data, stamp]),
+    applyControl(entry) {
+      received.push(entry.kind);
+      return applyControl(entry);
+    },
+    handleGap: () => received.push('gap'),
+  });
+  const newEvent = (data: string, volatile = false) => {
+    return { audiences: ['t:a'], type: undefined, data, volatile, expiresAt: undefined };
+  };
+  return { store, lines, eventLog, received, newEvent };
+}
+
+test('nothing is delivered or read after a control entry until it has been applied', async () => {
+  let finish = () => {};
+  const applied = new Promise<void>((resolve) => {
+    finish = resolve;
+  });
+  const { store, eventLog, received, newEvent } = await openReceivingLog(() => applied);
+  const reader = { audiences: ['t:a'], topics: new Map() };
+  store.appendExternally(['t:a'], 'first');
+  store.appendControlEntry({ kind: 'sessions_ended', sessionIds: ['s'] });
+  store.appendExternally(['t:a'], 'second');
+
+  const catchingUp = eventLog.catchUp();
+  const publishing = eventLog.publish([newEvent('third'), newEvent('fourth', true)], undefined);
+  await turn();
+  await turn();
+
+  assert.deepEqual([received, eventLog.head], [['first', 'sessions_ended'], 1]);
+  const meanwhile = await eventLog.read(reader, 0, 1e6);
+  assert.deepEqual([meanwhile.frames.map(({ seq }) => seq), meanwhile.endSeq], [[1], 1]);
+  finish();
+  await Promise.all([catchingUp, publishing]);
+  assert.deepEqual(received.slice(2), ['second', 'third', ['fourth', 4]]);
+  assert.equal(eventLog.head, 4);
+});
+
+for (const [what, applyControl] of [
+  ['rejects', () => Promise.reject(new Error('a defect'))],
+  [
+    'throws',
+    () => {
+      throw new Error('a defect');
+    },
+  ],
+] as const) {
+  test(`a subscriber that ${what} is logged, its streams end, and the event log goes on`, async () => {
+    const { store, lines, eventLog, received } = await openReceivingLog(applyControl);
+    store.appendControlEntry({ kind: 'sessions_ended', sessionIds: ['s'] });
+    store.appendExternally(['t:a'], 'after it');
+
+    await eventLog.catchUp();
+
+    assert.deepEqual(received, ['sessions_ended', 'gap', 'after it']);
+    assert.equal(eventLog.head, 2);
+    assert.deepEqual(
+      lines.map(({ level, phrase, seq }) => [level, phrase, seq]),
+      [['error', 'control entry was not applied', 1]],
+    );
+  });
+}
+
+test('a volatile event is stamped with the head that is stored when it is published', async () => {
+  const { store, eventLog, received, newEvent } = await openReceivingLog(() => {});
+  store.appendExternally(['t:a'], 'of another process');
+
+  await eventLog.publish([newEvent('alone', true)], undefined);
+  await eventLog.publish([newEvent('logged'), newEvent('with it', true)], undefined);
+
+  assert.deepEqual(received, ['of another process', ['alone', 1], 'logged', ['with it', 2]]);
 });

@@ -1,8 +1,9 @@
 import { Failure } from '../errors.js';
-import type { Audience } from '../events/audience.js';
+import { createEventFailure } from '../events/event-failure.js';
 import { formatPosition } from '../events/event-id.js';
 import type { Frame } from '../events/frame.js';
-import { createEventFailure, type NewEvent } from '../events/publish-request.js';
+import type { NewEvent } from '../events/publish-request.js';
+import type { Reader, TopicsBySeq } from '../events/topic.js';
 import type { Logger } from '../logging/logger.js';
 import { Semaphore } from '../util/semaphore.js';
 import { SharedCall } from '../util/shared-call.js';
@@ -32,6 +33,11 @@ export interface FramePage {
    * was lost, for example when the events of the page are trimmed right after the read.
    */
   readonly hasGap: boolean;
+  /**
+   * For the events that are visible only through topics: the topics of the reader that they have. Undefined if
+   * there are no such events. By the time that the page arrives, the reader may no longer have these topics.
+   */
+  readonly topicsBySeq: TopicsBySeq | undefined;
 }
 
 export interface AppendResult {
@@ -137,13 +143,13 @@ export class EventLog {
     publisher?: Publisher,
   ): Promise<readonly (string | null)[]> {
     const logged = events.filter((event) => !event.volatile);
-    const { ids, isRepeated } =
+    const { ids, isRepeated, seq } =
       logged.length === 0
         ? await this.#prepareVolatile(publisher)
-        : await this.append({ events: logged, idempotency, publisher });
+        : { ...(await this.append({ events: logged, idempotency, publisher })), seq: 0 };
     const isRepeatedRequest = idempotency !== undefined && isRepeated;
     const volatileEvents = isRepeatedRequest ? [] : events.filter((event) => event.volatile);
-    if (volatileEvents.length > 0) await this.#delivery.deliverVolatile(volatileEvents);
+    if (volatileEvents.length > 0) await this.#delivery.deliverVolatile(volatileEvents, seq);
     let next = 0;
     return events.map((event) => (event.volatile ? null : (ids[next++] ?? null)));
   }
@@ -151,7 +157,7 @@ export class EventLog {
   /**
    * Appends events and returns their ids once they are durable. Throws `conflict` when an idempotency
    * key was used for another body, `invalid_token` when the API key is revoked, and `expired_token` when it
-   * has expired. Throws `service_unavailable` when the user prefix of the API key has changed, when too many
+   * has expired. Throws `service_unavailable` when the limits of the API key have changed, when too many
    * events are waiting, and when the store does not respond.
    */
   async append(request: AppendRequest): Promise<AppendResult> {
@@ -168,28 +174,34 @@ export class EventLog {
   }
 
   /**
-   * Returns the next page of frames for these audiences, from memory if they are still cached. The
+   * Returns the next page of frames for a reader, from memory if they are still cached. The
    * page ends with the frame that reaches `bytesMax`. At most 4 reads from the store run at a time;
    * others wait. If `isNeeded` returns false when a read from the store could start, the page is empty.
    * Rejects when the store rejects.
    */
   async read(
-    audiences: readonly Audience[],
+    reader: Reader,
     after: number,
     bytesMax: number,
     isNeeded = () => true,
   ): Promise<FramePage> {
-    const request = { audiences, after, bytesMax, now: this.#wallClock() };
+    const request = { reader, after, bytesMax, now: this.#wallClock() };
     const recent = this.#delivery.readRecent(request);
     if (recent === undefined) {
-      const emptyPage = { frames: [], endSeq: after, hasMore: true, hasGap: false };
+      const emptyPage = {
+        frames: [],
+        endSeq: after,
+        hasMore: true,
+        hasGap: false,
+        topicsBySeq: undefined,
+      };
       return this.#readSemaphore.run(async () =>
         isNeeded() ? this.#readStore(request) : emptyPage,
       );
     }
-    const { frames, hasMore } = recent;
+    const { frames, hasMore, topicsBySeq } = recent;
     const endSeq = hasMore ? getLastSeq(frames, after) : Math.max(after, this.head);
-    return { frames, endSeq, hasMore, hasGap: false };
+    return { frames, endSeq, hasMore, hasGap: false, topicsBySeq };
   }
 
   /**
@@ -201,12 +213,8 @@ export class EventLog {
   }
 
   /** Returns the start of a stream, see `ResumeResolver.resolve`. */
-  resolveStart(
-    state: LogState,
-    audiences: readonly Audience[],
-    request: StartRequest,
-  ): Promise<StreamStart> {
-    return this.#resumeResolver.resolve(state, audiences, request);
+  resolveStart(state: LogState, reader: Reader, request: StartRequest): Promise<StreamStart> {
+    return this.#resumeResolver.resolve(state, reader, request);
   }
 
   /**
@@ -241,27 +249,29 @@ export class EventLog {
     await this.#queue.idle();
   }
 
-  async #readStore({ audiences, after, bytesMax }: ReadRequest): Promise<FramePage> {
+  async #readStore({ reader, after, bytesMax }: ReadRequest): Promise<FramePage> {
     // A control entry after the head may end the stream of the reader, so nothing after the head is read yet.
     const upTo = this.head;
     const limits = { eventsMax: pageEventsMax, bytesMax };
-    const page = await this.#store.read(audiences, { after, upTo }, limits);
-    const { events, hasMore, trimmedSeq } = page;
+    const page = await this.#store.read(reader, { after, upTo }, limits);
+    const { events, endSeq, hasMore, trimmedSeq, topicsBySeq } = page;
     const now = this.#wallClock();
     const frames = events
       .filter((event) => !isExpired(event, now))
       .map((event) => encodeEvent(this.epoch, { seq: event.seq, event }));
-    const hasGap = after < trimmedSeq && (await this.#store.findLastTrimmedSeq(audiences)) > after;
-    const last = getLastSeq(events, after);
-    return { frames, endSeq: hasMore ? last : Math.max(last, upTo), hasMore, hasGap };
+    const hasGap =
+      after < trimmedSeq && (await this.#store.findLastTrimmedSeq(reader, after)) > after;
+    return { frames, endSeq: Math.max(after, endSeq), hasMore, hasGap, topicsBySeq };
   }
 
   /**
    * Applies every entry up to the stored head, so that volatile events delivered afterwards do not
-   * reach a stream that should have ended. Throws the errors of `append` for a refused API key, and
-   * `service_unavailable` when the store does not respond.
+   * reach a stream that should have ended, and returns that head. Throws the errors of `append` for a refused
+   * API key, and `service_unavailable` when the store does not respond.
    */
-  async #prepareVolatile(publisher: Publisher | undefined): Promise<AppendResult> {
+  async #prepareVolatile(
+    publisher: Publisher | undefined,
+  ): Promise<AppendResult & { readonly seq: number }> {
     const { seq, refusal } = await this.#store.readPublishSnapshot(publisher);
     if (refusal !== undefined) throw createKeyRefusal(refusal);
     if (this.head < seq) await this.catchUp();
@@ -269,7 +279,7 @@ export class EventLog {
       const message = 'Cannot publish: the head of the event log is uncertain';
       throw new Failure('service_unavailable', message, { retryAfterMs: 1000 });
     }
-    return nothingAppended;
+    return { ...nothingAppended, seq };
   }
 
   /** Reads the state. Reads it once more if its head is newer than what this process has applied. */
@@ -305,7 +315,7 @@ function createKeyRefusal(refusal: KeyRefusal): Failure {
     return new Failure('invalid_token', 'Cannot publish: the API key is revoked');
   if (refusal === 'expired')
     return new Failure('expired_token', 'Cannot publish: the API key is expired');
-  const message = 'Cannot publish: the user prefix of the API key has changed meanwhile';
+  const message = 'Cannot publish: the limits of the API key have changed meanwhile';
   return new Failure('service_unavailable', message, { retryAfterMs: 1000 });
 }
 

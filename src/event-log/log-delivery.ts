@@ -1,6 +1,6 @@
 import type { ControlEntry } from '../events/control-entry.js';
 import { parseControlEntry } from '../events/control-entry.js';
-import { encodeFrame, type Frame } from '../events/frame.js';
+import type { Frame } from '../events/frame.js';
 import type { Logger } from '../logging/logger.js';
 import { SharedCall } from '../util/shared-call.js';
 import type {
@@ -11,17 +11,27 @@ import type {
   LogStore,
   NumberedEvent,
 } from './log-store.js';
-import { encodeEvent, isExpired } from './logged-event.js';
+import { encodeEvent, encodeVolatile, isExpired } from './logged-event.js';
 import { type ReadRequest, RecentEvents, type RecentPage } from './recent-events.js';
 
-/** Receives events for delivery to open streams; implemented by `Registry`. No method may throw. */
+/**
+ * Receives events for delivery to open streams; implemented by `Registry`. No method but `applyControl` may
+ * throw.
+ */
 export interface EventSubscriber {
   /** Called once per event, in sequence order and without gaps. */
   deliver(event: LoggableEvent, frame: Frame): void;
-  /** Called for each volatile event published in this process. It is not in the event log. */
-  deliverVolatile(event: LoggableEvent, frame: Frame): void;
-  /** Called once per control entry. Events and control entries arrive in one sequence order. */
-  applyControl(entry: ControlEntry, seq: number): void;
+  /**
+   * Called for each volatile event published in this process. It is not in the event log. All entries up to
+   * `stamp` have been applied. A stream receives an event of a topic only if it has had the topic since `stamp`
+   * or earlier.
+   */
+  deliverVolatile(event: LoggableEvent, frame: Frame, stamp: number): void;
+  /**
+   * Called once per control entry, in one sequence order with the events. Nothing else is delivered or applied until
+   * the promise settles.
+   */
+  applyControl(entry: ControlEntry, seq: number): void | Promise<void>;
   /** Called when entries were trimmed before they could be applied, so any stream may have lost events. */
   handleGap(): void;
 }
@@ -110,18 +120,15 @@ export class LogDelivery {
   }
 
   /**
-   * Delivers volatile events once this process has applied every entry known to be committed, so that
-   * they reach no stream that should have ended. Drops them if the store fails. Never rejects.
+   * Delivers volatile events once this process has applied every entry up to `seq`, and every entry that it has
+   * appended, so that they reach no stream that should have ended. Drops them if the store fails. Never rejects.
    */
-  async deliverVolatile(events: readonly LoggableEvent[]): Promise<void> {
-    const committedSeq = this.#committedSeq;
-    if (this.#head < committedSeq) await this.tryCatchUp();
-    if (this.#head < committedSeq) return;
-    for (const event of events) {
-      const { type, data } = event;
-      const bytes = encodeFrame(type === undefined ? { data } : { event: type, data });
-      this.#subscriber.deliverVolatile(event, { seq: 0, bytes });
-    }
+  async deliverVolatile(events: readonly LoggableEvent[], seq: number): Promise<void> {
+    const stamp = Math.max(seq, this.#committedSeq);
+    if (this.#head < stamp) await this.tryCatchUp();
+    if (this.#head < stamp) return;
+    for (const event of events)
+      this.#subscriber.deliverVolatile(event, encodeVolatile(event), stamp);
   }
 
   async #deliverPending(): Promise<void> {
@@ -132,7 +139,7 @@ export class LogDelivery {
       if (this.#head >= end) return;
       const range = { after: this.#head, upTo: Math.min(end, this.#head + catchUpMax.entries) };
       const { entries, upTo } = await store.readAll(range, catchUpMax.bytes);
-      for (const entry of entries) if (entry.seq === this.#head + 1) this.#apply(entry);
+      await this.#applyAll(entries);
       if (this.#head >= upTo) continue;
       // Entries are missing because they were trimmed, or because the head that was read was too high.
       if ((await store.readState()).seq < upTo) return;
@@ -148,19 +155,34 @@ export class LogDelivery {
     this.#subscriber.handleGap();
   }
 
-  #apply(entry: LogEntry): void {
-    if ('control' in entry) this.#applyControl(entry);
-    else this.#deliver({ seq: entry.seq, event: entry });
+  async #applyAll(entries: readonly LogEntry[]): Promise<void> {
+    for (const entry of entries) {
+      // While a control entry is applied, and after it, events of this process may be delivered.
+      if (entry.seq !== this.#head + 1) continue;
+      if ('control' in entry) await this.#applyControl(entry);
+      else this.#deliver({ seq: entry.seq, event: entry });
+    }
   }
 
-  #applyControl({ seq, control }: LoggedControlEntry): void {
+  /** Applies a control entry, and moves the head when all streams have it. Never rejects. */
+  async #applyControl({ seq, control }: LoggedControlEntry): Promise<void> {
+    const entry = parseControlEntry(control);
+    if (entry === undefined) this.#logUnknownEntry(seq);
+    else await this.#passControl(entry, seq);
     this.#head = seq;
     this.#recent.addInvisible(seq);
-    const entry = parseControlEntry(control);
-    if (entry !== undefined) {
-      this.#subscriber.applyControl(entry, seq);
-      return;
+  }
+
+  async #passControl(entry: ControlEntry, seq: number): Promise<void> {
+    try {
+      await this.#subscriber.applyControl(entry, seq);
+    } catch (cause) {
+      this.#parts.log.error({ cause, seq, kind: entry.kind }, 'control entry was not applied');
+      this.#subscriber.handleGap(); // Some streams may have to end. Their clients return to the stored state.
     }
+  }
+
+  #logUnknownEntry(seq: number): void {
     if (!this.#hasLoggedUnknownEntry) {
       this.#parts.log.warn({ seq }, 'control entry of a newer version is ignored');
     }

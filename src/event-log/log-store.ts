@@ -1,7 +1,7 @@
 import type { Subscription } from '../db/database.js';
-import type { Audience } from '../events/audience.js';
 import type { IdempotencyKey } from '../events/idempotency-key.js';
 import type { NewEvent } from '../events/publish-request.js';
+import type { Reader, TopicsBySeq } from '../events/topic.js';
 
 export type LoggableEvent = Omit<NewEvent, 'volatile'>;
 
@@ -18,16 +18,18 @@ export interface LoggedControlEntry {
 /** An entry of the event log: an event or a control entry. Each has a sequence number. */
 export type LogEntry = LoggedEvent | LoggedControlEntry;
 
-/** The API key with which a request publishes, and the limit that its events were checked against. */
+/** The API key with which a request publishes, and the limits that its events were checked against. */
 export interface Publisher {
   readonly keyId: string;
   /** The ids of all recipients begin with this text. Undefined and `''` allow any recipient. */
   readonly userPrefix?: string | undefined;
+  /** These patterns match the topics of all events, which have no other recipients; undefined: no such limit. */
+  readonly topicPatterns?: readonly string[] | undefined;
 }
 
 /**
- * The reason why an API key may not publish: the key is revoked or has expired, or its user prefix has changed
- * since the events were checked.
+ * The reason why an API key may not publish: the key is revoked or has expired, or its limits have changed since
+ * the events were checked.
  */
 export type KeyRefusal = 'revoked' | 'expired' | 'limits_changed';
 
@@ -101,8 +103,12 @@ export interface PageLimits {
 
 export interface StoredPage {
   readonly events: readonly LoggedEvent[];
-  /** Whether more events may follow the last one. */
+  /** Every visible event of the range up to this number is in `events`. */
+  readonly endSeq: number;
+  /** Whether more events may follow after `endSeq`. If not, `endSeq` is the end of the range. */
   readonly hasMore: boolean;
+  /** See `TopicsBySeq`; undefined if there are no such events. */
+  readonly topicsBySeq: TopicsBySeq | undefined;
   /** Every entry up to this sequence number had been trimmed when the page was read. */
   readonly trimmedSeq: number;
 }
@@ -157,8 +163,8 @@ export interface LogStore {
   append(requests: readonly AppendRequest[]): Promise<readonly AppendOutcome[]>;
   /** Reads the head, and whether the API key may publish, in one snapshot. */
   readPublishSnapshot(publisher: Publisher | undefined): Promise<PublishSnapshot>;
-  /** Reads the next events for these audiences in a range, in sequence order. */
-  read(audiences: readonly Audience[], range: SeqRange, limits: PageLimits): Promise<StoredPage>;
+  /** Reads the next events for a reader in a range, once each and in sequence order. */
+  read(reader: Reader, range: SeqRange, limits: PageLimits): Promise<StoredPage>;
   /**
    * Reads the first entries of a range in sequence order, and the audiences of each event. The result ends with
    * the event at which the total size reaches `bytesMax` (see `getStoredBytes`), or at the end of the range.
@@ -166,11 +172,11 @@ export interface LogStore {
    */
   readAll(range: SeqRange, bytesMax: number): Promise<LoggedRange>;
   /**
-   * Returns the sequence number of the newest trimmed event for any of these audiences; 0 if there is
-   * none. The result may be too high, so that a client gets `too_old` although it lost no event, but
-   * never too low.
+   * Returns the sequence number of the newest trimmed event above `after` that the reader would have received;
+   * 0 if there is none. The result may be too high, so that a client gets `too_old` although it lost no event,
+   * but never too low.
    */
-  findLastTrimmedSeq(audiences: readonly Audience[]): Promise<number>;
+  findLastTrimmedSeq(reader: Reader, after: number): Promise<number>;
   /** Reads the first entries after a sequence number: as many as the limits allow, at least one. */
   readOldestEntries(after: number, limits: TrimBatchLimits): Promise<TrimCandidate[]>;
   /**

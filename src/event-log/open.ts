@@ -55,6 +55,9 @@ export function controlEntryAppender(db: Database, wallClock: () => number): App
 /** SQL that selects the number of the newest entry of the event log, as part of another query. */
 export const headSeqSql = sql`(select seq from log_head where id = 1)`;
 
+/** Selects the number up to which the event log is trimmed, as part of another query. */
+export const trimmedSeqSql = sql`(select trimmed_seq from log_head where id = 1)`;
+
 /**
  * Writes `bytes` of data to a row that no reader sees. Rejects when the database cannot be written.
  * The readiness check calls it with the size of the largest event.

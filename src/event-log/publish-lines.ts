@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { Failure } from '../errors.js';
+import { createEventFailure } from '../events/event-failure.js';
 import {
-  createEventFailure,
   type NewEvent,
   type PublishedJson,
   type PublishLimits,

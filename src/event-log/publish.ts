@@ -50,15 +50,15 @@ const jsonBytesPerDataByteMax = 6;
  */
 export function publishRoutes({ authenticate, ...parts }: PublishRouteParts): Route[] {
   const budget = new BodyBudget(parts.limits.bodiesBytesMax);
-  const create = (path: string, { isQueryRefused }: { isQueryRefused: boolean }) =>
-    serverRoute('POST', path, async (exchange) => {
-      const publisher = await authenticate(exchange);
-      if (isQueryRefused) refuseQuery(exchange.query);
-      return handlePublish(exchange, publisher, { ...parts, budget });
-    });
+  const handle = async (exchange: Exchange, { isQueryRefused }: { isQueryRefused: boolean }) => {
+    const publisher = await authenticate(exchange);
+    if (isQueryRefused) refuseQuery(exchange.query);
+    return handlePublish(exchange, publisher, { ...parts, budget });
+  };
   return [
-    create('/v1/events', { isQueryRefused: true }),
-    create('/events', { isQueryRefused: false }), // Existing clients may send parameters.
+    serverRoute('POST', '/v1/events', (exchange) => handle(exchange, { isQueryRefused: true })),
+    // Existing clients may send parameters.
+    serverRoute('POST', '/events', (exchange) => handle(exchange, { isQueryRefused: false })),
   ];
 }
 
@@ -68,8 +68,8 @@ async function handlePublish(
   parts: PublishParts,
 ): Promise<Reply> {
   const { eventLog, budget, wallClock } = parts;
-  const { userPrefix } = publisher;
-  const limits = { ...parts.limits, userPrefix };
+  const { userPrefix, topicPatterns } = publisher;
+  const limits = { ...parts.limits, userPrefix, topicPatterns };
   const key = parseIdempotencyKey(exchange);
   if (isNdjson(exchange)) return handlePublishLines(exchange, publisher, { ...parts, limits }, key);
   const body = await exchange.jsonBody({ bytesMax: limits.bodyBytesMax, budget });

@@ -1,11 +1,12 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { toReader } from '../../test/support/to-reader.js';
 import { RecentEvents } from './recent-events.js';
 
 const frame = (seq: number, bytes = 1) => ({ seq, bytes: Buffer.alloc(bytes) });
 const forUser = (id: string, expiresAt?: number) => ({ audiences: [`u:${id}`], expiresAt });
 const pageAfter = (recent: RecentEvents, after: number, audiences: string[], now = 0) =>
-  recent.read({ audiences, after, bytesMax: 1e9, now });
+  recent.read({ reader: toReader(audiences), after, bytesMax: 1e9, now });
 const seqsAfter = (recent: RecentEvents, after: number, ...audiences: string[]) =>
   pageAfter(recent, after, audiences)?.frames.map((found) => found.seq);
 
@@ -55,7 +56,7 @@ test('a page ends with the frame that reaches the byte limit, and reports whethe
   const recent = new RecentEvents(0);
   for (let seq = 1; seq <= 6; seq += 1) recent.add(frame(seq, 10), forUser(String(seq % 2)));
   const page = (after: number, bytesMax: number) => {
-    const found = recent.read({ audiences: ['u:1'], after, bytesMax, now: 0 });
+    const found = recent.read({ reader: toReader(['u:1']), after, bytesMax, now: 0 });
     return [found?.frames.map(({ seq }) => seq), found?.hasMore];
   };
 
@@ -71,4 +72,28 @@ test('expired events are skipped', () => {
 
   assert.equal(pageAfter(recent, 0, ['u:1'], 999)?.frames.length, 1);
   assert.equal(pageAfter(recent, 0, ['u:1'], 1000)?.frames.length, 0);
+});
+
+test('an event of a topic is returned only above the number since which the reader has the topic', () => {
+  const recent = new RecentEvents(0);
+  const recipients = [['t:a'], ['t:a', 't:b'], ['t:b', 'u:1'], ['t:b'], ['u:2', 't:a'], ['t:c']];
+  for (const [index, audiences] of recipients.entries())
+    recent.add(frame(index + 1), { audiences, expiresAt: undefined });
+  const read = (topics: Record<string, number>, after = 0, bytesMax = 1e9) => {
+    const found = recent.read({ reader: toReader(['u:1'], topics), after, bytesMax, now: 0 });
+    return [found?.frames.map(({ seq }) => seq), found?.topicsBySeq, found?.hasMore];
+  };
+
+  assert.deepEqual(read({}), [[3], undefined, false]);
+  const all: [number, string[]][] = [
+    [1, ['t:a']],
+    [2, ['t:a', 't:b']],
+    [4, ['t:b']],
+    [5, ['t:a']],
+  ];
+  assert.deepEqual(read({ a: 0, b: 1 }), [[1, 2, 3, 4, 5], new Map(all), false]);
+  assert.deepEqual(read({ a: 4, b: 2 }), [[3, 4, 5], new Map(all.slice(2)), false]);
+  assert.deepEqual(read({ a: 5, b: 4 }), [[3], undefined, false]);
+  assert.deepEqual(read({ a: 0 }, 4), [[5], new Map(all.slice(3)), false]);
+  assert.deepEqual(read({ a: 0 }, 0, 1), [[1], new Map([[1, ['t:a']]]), true]);
 });

@@ -1,5 +1,6 @@
-import type { Audience } from '../events/audience.js';
+import { type Audience, getTopic } from '../events/audience.js';
 import type { Frame } from '../events/frame.js';
+import { findTopics, type Reader, type TopicsBySeq } from '../events/topic.js';
 import { isExpired } from './logged-event.js';
 
 interface EventMeta {
@@ -9,17 +10,21 @@ interface EventMeta {
 
 interface CachedEvent extends EventMeta {
   readonly frame: Frame;
+  /** Those of the audiences that are topics. */
+  readonly topics: readonly Audience[];
 }
 
 /** The next frames that are visible to a reader, and whether more follow. */
 export interface RecentPage {
   readonly frames: readonly Frame[];
   readonly hasMore: boolean;
+  /** See `TopicsBySeq`; undefined if there are no such events. */
+  readonly topicsBySeq: TopicsBySeq | undefined;
 }
 
 /** Parameters of one read. */
 export interface ReadRequest {
-  readonly audiences: readonly Audience[];
+  readonly reader: Reader;
   readonly after: number;
   /** The page ends with the frame that reaches this size. */
   readonly bytesMax: number;
@@ -28,6 +33,7 @@ export interface ReadRequest {
 }
 
 const noBytes = Buffer.alloc(0);
+const noAudiences: readonly Audience[] = [];
 const cachedBytesMax = 8 * 1024 * 1024;
 
 /** Estimated memory of an event in addition to its frame, and of one recipient in addition to its id. */
@@ -53,7 +59,11 @@ export class RecentEvents {
 
   /** Adds the next event of the event log and evicts the oldest entries over the limit. */
   add(frame: Frame, { audiences, expiresAt }: EventMeta): void {
-    this.#cached.push({ frame, audiences, expiresAt });
+    const hasTopic = audiences.some((audience) => getTopic(audience) !== undefined);
+    const topics = hasTopic
+      ? audiences.filter((each) => getTopic(each) !== undefined)
+      : noAudiences;
+    this.#cached.push({ frame, audiences, topics, expiresAt });
     this.#bytes += getSize({ frame, audiences });
     while (this.#bytes > cachedBytesMax) this.#dropOldest();
     // Copying only when half the array is evicted keeps `add` cheap on average.
@@ -65,23 +75,34 @@ export class RecentEvents {
 
   /** Adds the next entry of the event log if no reader receives it: a control entry or an expired event. */
   addInvisible(seq: number): void {
-    this.add({ seq, bytes: noBytes }, { audiences: [], expiresAt: undefined });
+    this.add({ seq, bytes: noBytes }, { audiences: noAudiences, expiresAt: undefined });
   }
 
   /** Returns the next frames for a reader, or undefined when some may have been evicted. */
-  read({ audiences, after, bytesMax, now }: ReadRequest): RecentPage | undefined {
+  read({ reader, after, bytesMax, now }: ReadRequest): RecentPage | undefined {
     if (after < this.#startsAfter) return undefined;
+    const { audiences, topics } = reader;
     const frames: Frame[] = [];
+    let topicsBySeq: Map<number, readonly Audience[]> | undefined;
     let bytes = 0;
     for (let index = this.#indexAfter(after); index < this.#cached.length; index += 1) {
       const cached = this.#cached[index];
       if (cached === undefined || isExpired(cached, now)) continue;
-      if (!haveCommonAudience(cached.audiences, audiences)) continue;
-      if (bytes >= bytesMax) return { frames, hasMore: true };
-      frames.push(cached.frame);
-      bytes += cached.frame.bytes.length;
+      const { frame } = cached;
+      let found = noAudiences;
+      if (!haveCommonAudience(cached.audiences, audiences)) {
+        if (topics.size > 0) found = findTopics(cached.topics, topics, frame.seq);
+        if (found.length === 0) continue;
+      }
+      if (bytes >= bytesMax) return { frames, hasMore: true, topicsBySeq };
+      frames.push(frame);
+      bytes += frame.bytes.length;
+      if (found.length > 0) {
+        topicsBySeq ??= new Map();
+        topicsBySeq.set(frame.seq, found);
+      }
     }
-    return { frames, hasMore: false };
+    return { frames, hasMore: false, topicsBySeq };
   }
 
   #dropOldest(): void {
@@ -108,7 +129,7 @@ function getSize({ frame, audiences }: Pick<CachedEvent, 'frame' | 'audiences'>)
   return bytes;
 }
 
-/** Searches the longer list with the fast `includes`: a reader has 3 audiences, an event up to 1000. */
+/** Searches the longer list with the fast `includes`: a reader has 3 audiences besides its topics, an event up to 1000. */
 function haveCommonAudience(a: readonly Audience[], b: readonly Audience[]): boolean {
   if (a.length > 32) return b.some((audience) => a.includes(audience));
   return a.some((audience) => b.includes(audience));

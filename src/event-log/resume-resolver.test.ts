@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { testOnDialects } from '../../test/support/databases/dialects.js';
 import { audiences, event, openStore, request } from '../../test/support/databases/event-store.js';
 import { resolveStart } from '../../test/support/resolve-start.js';
+import { toReader } from '../../test/support/to-reader.js';
 import { unlimitedRetention } from '../../test/support/unlimited-retention.js';
 import { sql } from '../db/database.js';
 
@@ -108,4 +109,20 @@ test('a client can resume from a trimmed position if it lost no event, and gets 
   assert.deepEqual((await resolve('9', 7))[0], 'resumed');
   await db.execute(sql`insert into trimmed_audiences (bucket, seq) values (-1, 7)`);
   assert.deepEqual((await resolve('9', 6))[0], 'too_old', 'trimmed before the table existed');
+});
+
+test('a trimmed event of a topic is a loss only for a reader that had the topic before it', async (t) => {
+  const { openLog } = await openStore(t);
+  const eventLog = await openLog({ ...unlimitedRetention, eventsMax: 1 });
+  for (const topic of ['a', 'b', 'a', 'c'])
+    await eventLog.append(request(event('x', [`t:${topic}`])));
+  await eventLog.trim(); // Up to 3.
+  const resolve = async (topics: Record<string, number>, seq: number) =>
+    (await resolveStart(eventLog, toReader(audiences, topics), `e1-${seq}`)).reason;
+
+  assert.equal(await resolve({}, 0), 'resumed');
+  assert.equal(await resolve({ a: 0 }, 2), 'too_old');
+  assert.equal(await resolve({ a: 0 }, 3), 'resumed');
+  assert.equal(await resolve({ a: 2 }, 0), 'too_old');
+  assert.equal(await resolve({ a: 3, b: 2, c: 0 }, 0), 'resumed');
 });

@@ -1,5 +1,5 @@
-import type { Audience } from '../events/audience.js';
 import { formatPosition, parsePosition } from '../events/event-id.js';
+import type { Reader } from '../events/topic.js';
 import type { LogState, LogStore } from './log-store.js';
 
 /** The position at which a stream starts, and the fields of its `stream.open` event. */
@@ -17,6 +17,11 @@ export interface StartRequest {
   readonly lastEventId: string | undefined;
   /** The beginning of the stream token, if it has one. */
   readonly beginning: string | undefined;
+  /**
+   * The newest removal of a topic of the client by the backend. A client that starts before it may have missed events of
+   * that topic. Default: 0.
+   */
+  readonly lossSeq?: number;
 }
 
 /** Determines where a stream starts. */
@@ -28,15 +33,15 @@ export class ResumeResolver {
   }
 
   /**
-   * Returns the start of a stream for these audiences. `state` must have been read before anything
+   * Returns the start of a stream for a reader. `state` must have been read before anything
    * else was read for the stream. A client can resume from any position up to the head, even one whose
    * event it may not receive. The stream starts at the head if there is no valid position, or if an event
    * for the client may have been trimmed after that position.
    */
   async resolve(
     state: LogState,
-    audiences: readonly Audience[],
-    { lastEventId, beginning }: StartRequest,
+    reader: Reader,
+    { lastEventId, beginning, lossSeq = 0 }: StartRequest,
   ): Promise<StreamStart> {
     const given = lastEventId ?? beginning;
     if (given === undefined) return toStart(state, state.seq, false, 'fresh');
@@ -44,19 +49,15 @@ export class ResumeResolver {
     if (position === undefined) return toStart(state, state.seq, false, 'unknown_id');
     if (position.epoch !== state.epoch) return toStart(state, state.seq, false, 'epoch_changed');
     if (position.seq > state.seq) return toStart(state, state.seq, false, 'unknown_id');
-    if (await this.#hasLostEvents(state, audiences, position.seq))
+    if (position.seq < lossSeq || (await this.#hasLostEvents(state, reader, position.seq)))
       return toStart(state, state.seq, false, 'too_old');
     const reason = lastEventId === undefined ? 'fresh' : 'resumed';
     return toStart(state, Math.max(position.seq, state.trimmedSeq), true, reason);
   }
 
-  /** Returns whether an event for these audiences with a higher number than `seq` may have been trimmed. */
-  async #hasLostEvents(
-    state: LogState,
-    audiences: readonly Audience[],
-    seq: number,
-  ): Promise<boolean> {
-    return seq < state.trimmedSeq && (await this.#store.findLastTrimmedSeq(audiences)) > seq;
+  /** Returns whether an event for the reader with a higher number than `seq` may have been trimmed. */
+  async #hasLostEvents(state: LogState, reader: Reader, seq: number): Promise<boolean> {
+    return seq < state.trimmedSeq && (await this.#store.findLastTrimmedSeq(reader, seq)) > seq;
   }
 }
 

@@ -24,6 +24,18 @@ export interface Extension {
   readonly endsAt: number;
 }
 
+/** Users who become members of a topic, or stop being members. */
+export interface TopicUsers {
+  readonly topic: string;
+  readonly userIds: readonly string[];
+}
+
+/** Topics of the streams of a token. */
+export interface TokenTopics {
+  readonly tokenHash: string;
+  readonly topics: readonly string[];
+}
+
 /**
  * An entry of the event log that closes streams or revokes an API key. It has a sequence number like an
  * event, every process applies it in sequence order, and no client receives it.
@@ -45,10 +57,22 @@ export type ControlEntry =
    */
   | { readonly kind: 'key_revoked'; readonly keyId: string }
   /** Marks a change of the limits of an API key. Processes need not apply this entry, as for `key_revoked`. */
-  | { readonly kind: 'key_changed'; readonly keyId: string };
+  | { readonly kind: 'key_changed'; readonly keyId: string }
+  /** The streams of these users receive events of the topic with higher numbers. */
+  | { readonly kind: 'members_added'; readonly members: TopicUsers }
+  /** The streams of these users receive events of the topic only if they have chosen it. */
+  | { readonly kind: 'members_removed'; readonly members: TopicUsers }
+  /** The streams of these users receive no events of the topic. */
+  | { readonly kind: 'topic_revoked'; readonly members: TopicUsers }
+  /** The streams of this token receive events of the topics with higher numbers. */
+  | { readonly kind: 'topics_chosen'; readonly choice: TokenTopics }
+  /** The client has given up topics that it had chosen. Members still receive their events. */
+  | { readonly kind: 'topics_given_up'; readonly choice: TokenTopics }
+  /** The chosen topics are no longer allowed. Members still receive their events. */
+  | { readonly kind: 'choices_removed'; readonly choice: TokenTopics };
 
-/** Keeps entries well below 64 KiB, the limit of the smallest column type that stores them. */
-const itemsPerEntryMax = 200;
+/** Keeps entries below 64 KiB, the limit of the smallest column type that stores them. */
+export const itemsPerEntryMax = 200;
 
 /** Returns the entries that end the streams of these sessions: one per 200 sessions. */
 export function sessionsEnded(sessionIds: readonly string[]): ControlEntry[] {
@@ -58,6 +82,14 @@ export function sessionsEnded(sessionIds: readonly string[]): ControlEntry[] {
 /** Returns the entries that end the replaced streams: one per 200 takeovers. */
 export function tokensTaken(takeovers: readonly Takeover[]): ControlEntry[] {
   return inBatches(takeovers).map((batch) => ({ kind: 'tokens_taken', takeovers: batch }));
+}
+
+/** Returns the entries of a change of members of a topic: one per 200 users. */
+export function membersChanged(
+  kind: 'members_added' | 'members_removed' | 'topic_revoked',
+  { topic, userIds }: TopicUsers,
+): ControlEntry[] {
+  return inBatches(userIds).map((batch) => ({ kind, members: { topic, userIds: batch } }));
 }
 
 /** Returns the text of an entry, to be stored. */
@@ -83,6 +115,10 @@ export function parseControlEntry(text: string): ControlEntry | undefined {
     return { kind, extension: fields['extension'] };
   if ((kind === 'key_revoked' || kind === 'key_changed') && typeof fields['keyId'] === 'string')
     return { kind, keyId: fields['keyId'] };
+  if (isMemberKind(kind) && isTopicUsers(fields['members']))
+    return { kind, members: fields['members'] };
+  if (isChoiceKind(kind) && isTokenTopics(fields['choice']))
+    return { kind, choice: fields['choice'] };
   return undefined;
 }
 
@@ -113,6 +149,27 @@ function isDisconnect(value: unknown): value is Disconnect {
 function isExtension(value: unknown): value is Extension {
   const { tokenHash, endsAt } = (value ?? {}) as Record<string, unknown>;
   return typeof tokenHash === 'string' && Number.isSafeInteger(endsAt);
+}
+
+type MemberKind = Extract<ControlEntry, { members: unknown }>['kind'];
+type ChoiceKind = Extract<ControlEntry, { choice: unknown }>['kind'];
+
+function isMemberKind(kind: unknown): kind is MemberKind {
+  return kind === 'members_added' || kind === 'members_removed' || kind === 'topic_revoked';
+}
+
+function isChoiceKind(kind: unknown): kind is ChoiceKind {
+  return kind === 'topics_chosen' || kind === 'topics_given_up' || kind === 'choices_removed';
+}
+
+function isTopicUsers(value: unknown): value is TopicUsers {
+  const { topic, userIds } = (value ?? {}) as Record<string, unknown>;
+  return typeof topic === 'string' && isTextArray(userIds);
+}
+
+function isTokenTopics(value: unknown): value is TokenTopics {
+  const { tokenHash, topics } = (value ?? {}) as Record<string, unknown>;
+  return typeof tokenHash === 'string' && isTextArray(topics);
 }
 
 function isTextArray(value: unknown): value is readonly string[] {

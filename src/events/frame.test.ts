@@ -17,6 +17,19 @@ test('an event is encoded as its name, its data, its id and one blank line', () 
   assert.equal(bytes.toString(), 'event: job\ndata: done\nid: e1-7\n\n');
 });
 
+test('the topic of an event is a line before its data', () => {
+  const bytes = encodeFrame({ id: 'e1-7', event: 'job', topic: 'orders:17', data: 'a\nb' });
+
+  assert.equal(bytes.toString(), 'event: job\ntopic: orders:17\ndata: a\ndata: b\nid: e1-7\n\n');
+  assert.equal(parseEvents(bytes)[0]?.data, 'a\nb');
+});
+
+for (const topic of ['', 'a\nid: 9', 'a\r', 'a b', 'a\0', 'herald:x', 'x'.repeat(129)]) {
+  test(`the topic ${JSON.stringify(topic)} is refused`, () => {
+    assert.throws(() => encodeFrame({ topic, data: 'x' }), TypeError);
+  });
+}
+
 test('every line of the data is prefixed, whatever its line ending', () => {
   const bytes = encodeFrame({ data: 'a\r\nb\rc\nid: 9\n' });
 

@@ -1,3 +1,5 @@
+import { isTopic } from './topic.js';
+
 /**
  * The encoded bytes of an event, the same for all clients. `seq` is 0 if the event is not in the event log.
  */
@@ -8,7 +10,9 @@ export interface Frame {
 
 export interface FrameFields {
   readonly id?: string;
-  readonly event?: string;
+  readonly event?: string | undefined;
+  /** Sent as a line `topic:`, which `EventSource` ignores. */
+  readonly topic?: string | undefined;
   readonly data: string;
   /** The client's reconnection time from then on. Truncated to whole ms; at least 0. */
   readonly retryMs?: number;
@@ -26,23 +30,27 @@ export const heartbeatComment = Buffer.from(':\n');
  * line is the last, because some clients store the id when they read it, before the event is complete.
  *
  * Throws `TypeError` for an `id` that is not 1 to 64 visible ASCII characters, for an `event` that is not
- * 1 to 64 of `A-Z a-z 0-9 _ . : -`, and for `data` with NUL or a lone surrogate, which clients would not
- * receive unchanged.
+ * 1 to 64 of `A-Z a-z 0-9 _ . : -`, for a `topic` that `isTopic` does not accept, and for `data` with NUL or a
+ * lone surrogate, which clients would not receive unchanged.
  *
  * Spec: WHATWG HTML §9.2.6.
  */
-export function encodeFrame({ id, event, data, retryMs }: FrameFields): Buffer {
+export function encodeFrame({ id, event, topic, data, retryMs }: FrameFields): Buffer {
   if (id !== undefined && !/^[\x21-\x7e]{1,64}$/.test(id)) {
     throw new TypeError('Cannot encode event: its id is not 1 to 64 visible ASCII characters');
   }
   if (event !== undefined && !eventNamePattern.test(event)) {
     throw new TypeError('Cannot encode event: its name is not 1 to 64 of A-Z a-z 0-9 _ . : -');
   }
+  if (topic !== undefined && !isTopic(topic)) {
+    throw new TypeError('Cannot encode event: its topic is not valid');
+  }
   if (!isEncodable(data)) {
     throw new TypeError('Cannot encode event: its data holds NUL or a lone surrogate');
   }
   let text = retryMs === undefined ? '' : `retry: ${Math.max(0, Math.trunc(retryMs))}\n`;
   if (event !== undefined) text += `event: ${event}\n`;
+  if (topic !== undefined) text += `topic: ${topic}\n`;
   for (const line of splitLines(data)) text += `data: ${line}\n`;
   if (id !== undefined) text += `id: ${id}\n`;
   return Buffer.from(`${text}\n`);

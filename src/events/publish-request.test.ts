@@ -21,13 +21,15 @@ function getFailure(body: unknown): Failure {
   assert.fail('The request was not refused');
 }
 
-test('an event can be addressed to users, to sessions or to everybody, and duplicate ids are removed', () => {
-  assert.deepEqual(parse({ to: { users: ['1', '2', '1'] }, data: 1 })[0]?.audiences, [
-    'u:1',
-    'u:2',
-  ]);
-  assert.deepEqual(parse({ to: { sessions: ['ab'] }, data: 1 })[0]?.audiences, ['s:ab']);
-  assert.deepEqual(parse({ to: 'all', data: 1 })[0]?.audiences, ['all']);
+test('an event has a topic only if it is addressed to exactly one topic and to nothing else', () => {
+  const parseTopic = (to: unknown) => parse({ to, data: 1 })[0]?.topic;
+
+  assert.equal(parseTopic({ topics: ['orders:17'] }), 'orders:17');
+  assert.equal(parseTopic({ topics: ['orders:17', 'orders:17'] }), 'orders:17');
+  assert.equal(parseTopic({ topics: ['orders:17', 'orders:18'] }), undefined);
+  assert.equal(parseTopic({ topics: ['orders:17'], users: ['1'] }), undefined);
+  assert.equal(parseTopic({ users: ['t:1'] }), undefined);
+  assert.equal(parseTopic('all'), undefined);
 });
 
 test('a user id is 1 to 255 printable ASCII characters without space and "",\\*', () => {
@@ -58,7 +60,7 @@ test('a user id is 1 to 255 printable ASCII characters without space and "",\\*'
     valid.map((id) => `u:${id}`),
   );
   for (const id of invalid)
-    assert.deepEqual(getFailure({ to: { users: [id] }, data: 1 }).info, { field: 'to' }, id);
+    assert.deepEqual(getFailure({ to: { users: [id] }, data: 1 }).info, { field: 'to.users' }, id);
 });
 
 test('string data is sent unchanged, and other data as JSON', () => {
@@ -99,7 +101,7 @@ test('a request has at most 1000 events, and an event at most 1000 users', () =>
   assert.equal(parse(Array.from({ length: 1000 }, () => event)).length, 1000);
   assert.equal(getFailure(Array.from({ length: 1001 }, () => event)).name, 'invalid_request');
   assert.equal(parse({ to: { users }, data: 1 })[0]?.audiences.length, 1000);
-  assert.equal(getFailure({ to: { users: [...users, 'x'] }, data: 1 }).info?.['field'], 'to');
+  assert.equal(getFailure({ to: { users: [...users, 'x'] }, data: 1 }).info?.['field'], 'to.users');
 });
 
 test('a request has at most 10,000 recipients', () => {
@@ -110,7 +112,7 @@ test('a request has at most 10,000 recipients', () => {
   assert.equal(getFailure(Array.from({ length: 11 }, () => event)).name, 'invalid_request');
 });
 
-test('with a user prefix, an event can be addressed only to users whose ids begin with it', () => {
+test('with a user prefix, an event can be addressed only to topics, and to users whose ids begin with it', () => {
   const to = (recipients: unknown) => ({ to: recipients, data: 1 });
   const parseLimited = (body: unknown, userPrefix: string | undefined) =>
     parsePublishRequest(
@@ -118,10 +120,12 @@ test('with a user prefix, an event can be addressed only to users whose ids begi
       { ...limits, userPrefix },
       now,
     );
-  const allowed = to({ users: ['shop:1', 'shop:'] });
+  const allowed = to({ users: ['shop:1', 'shop:'], topics: ['orders:17'] });
   const refused = [
     'all',
     { sessions: ['shop:1'] },
+    { users: ['shop:1'], sessions: ['shop:1'] },
+    { users: ['1'], topics: ['shop:1'] },
     { users: ['1'] },
     { users: ['shop'] },
     { users: ['Shop:1'] },
@@ -129,7 +133,9 @@ test('with a user prefix, an event can be addressed only to users whose ids begi
     { users: ['shop:1', 'shop:2', 'store:1'] },
   ].map(to);
 
-  assert.deepEqual(parseLimited(allowed, 'shop:')[0]?.audiences, ['u:shop:1', 'u:shop:']);
+  const audiences = ['u:shop:1', 'u:shop:', 't:orders:17'];
+  assert.deepEqual(parseLimited(allowed, 'shop:')[0]?.audiences, audiences);
+  assert.ok(parseLimited(to({ topics: ['orders:17'] }), 'shop:'));
   for (const body of refused) {
     const info = { field: 'to', userPrefix: 'shop:' };
     const expected = { name: 'user_not_allowed', status: 403 };
@@ -142,6 +148,30 @@ test('with a user prefix, an event can be addressed only to users whose ids begi
   }
 });
 
+test('with patterns of topics, an event can be addressed only to topics that a pattern matches', () => {
+  const parseLimited = (to: unknown, topicPatterns: readonly string[]) => {
+    const body = { to, data: 1 };
+    const keyLimits = { ...limits, userPrefix: 'shop:', topicPatterns };
+    return parsePublishRequest({ value: body, text: JSON.stringify(body) }, keyLimits, now);
+  };
+  const patterns = ['orders:*', 'news'];
+  const topics = ['orders:17', 'orders:', 'orders', 'Orders:1', 'news', 'news:1'];
+
+  assert.ok(parseLimited({ topics: ['orders:17', 'orders:', 'news'] }, patterns));
+  assert.ok(parseLimited({ topics }, ['*']));
+  assert.throws(() => parseLimited({ topics }, patterns), {
+    ...{ name: 'topic_not_allowed', status: 403 },
+    info: { field: 'to.topics', topics: ['orders', 'Orders:1', 'news:1'] },
+  });
+  assert.throws(() => parseLimited({ topics: ['news'] }, []), { name: 'topic_not_allowed' });
+  for (const to of ['all', { users: ['shop:1'] }, { sessions: ['a'], topics: ['news'] }]) {
+    assert.throws(() => parseLimited(to, ['*']), {
+      ...{ name: 'topic_not_allowed', status: 403, info: { field: 'to', topics: [] } },
+      message: /only topics, because the API key is limited to topics$/,
+    });
+  }
+});
+
 // [description, body, field in the failure]
 const refusals: readonly [string, unknown, string][] = [
   ['no body', undefined, 'event'],
@@ -150,12 +180,7 @@ const refusals: readonly [string, unknown, string][] = [
   ['an unknown field', { to: 'all', data: 1, colour: 'red' }, 'colour'],
   ['an unknown field that is no word', { to: 'all', data: 1, 'a\n': 1 }, 'event'],
   ['a user id alone', { to: '1', data: 1 }, 'to'],
-  ['no users', { to: { users: [] }, data: 1 }, 'to'],
-  ['users that is not a list', { to: { users: '1' }, data: 1 }, 'to'],
-  ['a number as an id', { to: { users: [1] }, data: 1 }, 'to'],
-  ['an id with a line break', { to: { users: ['1\n'] }, data: 1 }, 'to'],
-  ['users and sessions', { to: { users: ['1'], sessions: ['a'] }, data: 1 }, 'to'],
-  ['an unknown kind', { to: { groups: ['1'] }, data: 1 }, 'to'],
+  ['no users', { to: { users: [] }, data: 1 }, 'to.users'],
   ['a reserved type', { to: 'all', data: 1, type: 'stream.open' }, 'type'],
   ['a type with a line break', { to: 'all', data: 1, type: 'a\nid: 1' }, 'type'],
   ['an empty type', { to: 'all', data: 1, type: '' }, 'type'],

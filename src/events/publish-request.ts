@@ -1,15 +1,11 @@
 import { Failure } from '../errors.js';
-import {
-  type Audience,
-  allAudience,
-  sessionAudience,
-  sessionIdPattern,
-  userAudience,
-  userIdPattern,
-} from './audience.js';
+import { type Audience, getOnlyTopic } from './audience.js';
+import { createEventFailure } from './event-failure.js';
 import { isEncodable, isPublishableName } from './frame.js';
 import { hashBody, type IdempotencyKey, isIdempotencyKey } from './idempotency-key.js';
 import { sliceElements, sliceMember } from './raw-json.js';
+import { assertKeyAllows, type RecipientLimits } from './recipient-limits.js';
+import { parseRecipients } from './recipients.js';
 
 /** A JSON value that a publisher sent, and the text from which it was parsed. */
 export interface PublishedJson {
@@ -20,6 +16,8 @@ export interface PublishedJson {
 /** A validated event of a publisher. `data` is the text that is sent to clients. */
 export interface NewEvent {
   readonly audiences: readonly Audience[];
+  /** The topic, if the event is addressed to exactly one topic and to nothing else. Clients receive it. */
+  readonly topic?: string | undefined;
   readonly type: string | undefined;
   readonly data: string;
   /**
@@ -39,18 +37,12 @@ export interface EventKey extends IdempotencyKey {
   readonly index: number | undefined;
 }
 
-export interface PublishLimits {
+export interface PublishLimits extends RecipientLimits {
   /** Maximum size of `data` as UTF-8. */
   readonly eventBytesMax: number;
-  /**
-   * The user prefix of the API key. Unless it is undefined or `''`, events must be addressed to users whose ids
-   * begin with it.
-   */
-  readonly userPrefix?: string | undefined;
 }
 
 export const eventsPerRequestMax = 1000;
-export const recipientsPerEventMax = 1000;
 /** Maximum total over all events of a request. Bounds the transaction that stores the request. */
 export const recipientsPerRequestMax = 10_000;
 const expiresInMaxMs = 366 * 24 * 60 * 60 * 1000;
@@ -59,8 +51,8 @@ const expiresInMaxMs = 366 * 24 * 60 * 60 * 1000;
  * Parses the body of `POST /v1/events`: one event
  * `{to, type?, data, volatile?, expiresIn?, idempotencyKey?}` or an array of 1 to 1000 events. `now` is
  * epoch ms. The first invalid event fails the whole request with `missing_required_parameter`,
- * `invalid_request`, `payload_too_large` or `user_not_allowed`. `info` contains the field, and for an array
- * the index of the event.
+ * `invalid_request`, `payload_too_large`, `user_not_allowed` or `topic_not_allowed`. `info` contains the field,
+ * and for an array the index of the event.
  */
 export function parsePublishRequest(
   body: PublishedJson | undefined,
@@ -165,19 +157,13 @@ export function parseEvent(
       'payload_too_large',
     );
   }
-  const audiences = parseAudiences(fields['to']);
-  if (audiences === undefined) {
-    const rule = '{"users": [...]}, {"sessions": [...]} or "all", 1 to 1000 ids each';
-    throw failWith('to', `must be ${rule}`, 'invalid_request');
-  }
-  const { userPrefix = '' } = limits;
-  if (userPrefix !== '' && !areUsersWithPrefix(audiences, userPrefix)) {
-    const rule = `must name only users whose ids begin with ${userPrefix}, the limit of the API key`;
-    throw createEventFailure('user_not_allowed', `to ${rule}`, { field: 'to', userPrefix, index });
-  }
+  const audiences = parseRecipients(fields['to']);
+  if ('field' in audiences) throw failWith(audiences.field, audiences.reason, 'invalid_request');
+  assertKeyAllows(audiences, limits, index);
   const expiresAt = expiresIn === undefined ? undefined : now + expiresIn;
   const idempotency = key === undefined ? undefined : { key, bodyHash: hashBody(text), index };
-  return { audiences, type, data, volatile, expiresAt, idempotency };
+  const topic = getOnlyTopic(audiences);
+  return { audiences, topic, type, data, volatile, expiresAt, idempotency };
 }
 
 /**
@@ -190,38 +176,4 @@ function toDataText(data: unknown, eventText: string): string {
 
 function isLifetime(value: unknown): value is number {
   return Number.isInteger(value) && Number(value) >= 1 && Number(value) <= expiresInMaxMs;
-}
-
-/** Parses `to` and removes duplicate ids. Returns undefined for anything but the three forms of `to`. */
-function parseAudiences(to: unknown): readonly Audience[] | undefined {
-  if (to === 'all') return [allAudience];
-  if (typeof to !== 'object' || to === null) return undefined;
-  const [[kind, ids] = [], ...otherMembers] = Object.entries(to);
-  if (otherMembers.length > 0 || (kind !== 'users' && kind !== 'sessions')) return undefined;
-  if (!Array.isArray(ids) || ids.length === 0 || ids.length > recipientsPerEventMax)
-    return undefined;
-  const pattern = kind === 'users' ? userIdPattern : sessionIdPattern;
-  if (!ids.every((id) => typeof id === 'string' && pattern.test(id))) return undefined;
-  return [...new Set(ids as string[])].map(kind === 'users' ? userAudience : sessionAudience);
-}
-
-function areUsersWithPrefix(audiences: readonly Audience[], userPrefix: string): boolean {
-  const audiencePrefix = userAudience(userPrefix);
-  return audiences.every((audience) => audience.startsWith(audiencePrefix));
-}
-
-/** Creates the failure of one event. Message and `info` contain `index` unless it is undefined. */
-export function createEventFailure(
-  name:
-    | 'invalid_request'
-    | 'payload_too_large'
-    | 'missing_required_parameter'
-    | 'conflict'
-    | 'user_not_allowed',
-  reason: string,
-  { index, ...info }: { index: number | undefined; [key: string]: unknown },
-): Failure {
-  const message = `Cannot publish: ${reason}`;
-  if (index === undefined) return new Failure(name, message, { info });
-  return new Failure(name, `${message} (event at index ${index})`, { info: { ...info, index } });
 }

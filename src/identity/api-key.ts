@@ -1,7 +1,7 @@
 import type { Rate } from '../util/token-bucket.js';
 
 /** Permissions that a key can have. */
-export const scopes = ['publish', 'metrics', 'tickets', 'streams', 'disconnect'] as const;
+export const scopes = ['publish', 'metrics', 'tickets', 'streams', 'disconnect', 'topics'] as const;
 
 export type Scope = (typeof scopes)[number];
 
@@ -13,6 +13,11 @@ export interface KeyLimits {
    * scope that needs a prefix.
    */
   readonly userPrefix: string | undefined;
+  /**
+   * Patterns of topics (see `isTopicPattern`). The topics that the key names must match one of them, and the key
+   * publishes neither to everybody nor to users and sessions. Undefined limits nothing.
+   */
+  readonly topics: readonly string[] | undefined;
   /** The key is valid before this time, epoch ms. Undefined if the key does not expire. */
   readonly expiresAt: number | undefined;
   /** Maximum rate of requests with the key, in each process. */

@@ -121,6 +121,16 @@ for (const [what, options, field] of invalidKeys) {
   });
 }
 
+function createTopics(count: number, length = 1): string[] {
+  return Array.from({ length: count }, (_, index) => `${index}`.padStart(length, 'x'));
+}
+
+/** Returns 32 topics of this many bytes as JSON, which must be about 4 KiB. */
+function createBytes(bytes: number): string[] {
+  const topics = createTopics(31, 126);
+  return [...topics, 'y'.repeat(bytes - JSON.stringify([...topics, '']).length)];
+}
+
 // [description, limit, its name]
 const invalidLimits = [
   ['a user prefix of 256 characters', { userPrefix: 'x'.repeat(256) }, 'userPrefix'],
@@ -130,6 +140,11 @@ const invalidLimits = [
   ['a user prefix with a backslash', { userPrefix: 'shop\\' }, 'userPrefix'],
   ['a user prefix with an asterisk', { userPrefix: 'shop:*' }, 'userPrefix'],
   ['a user prefix that is not ASCII', { userPrefix: 'магазин:' }, 'userPrefix'],
+  ['an empty list of topics', { topics: [] }, 'topics'],
+  ['a list of 101 topics', { topics: createTopics(101) }, 'topics'],
+  ['a list of topics of 4097 bytes', { topics: createBytes(4097) }, 'topics'],
+  ['an invalid topic', { topics: ['a', 'b c'] }, 'topics'],
+  ['a prefix of topics without a separator', { topics: ['a*'] }, 'topics'],
   ['a time of expiry that is now', { expiresAt: now }, 'expiresAt'],
   ['a time of expiry that is not whole', { expiresAt: now + 1.5 }, 'expiresAt'],
   ['a time of expiry beyond all dates', { expiresAt: 8.64e15 + 1 }, 'expiresAt'],
@@ -156,20 +171,33 @@ for (const [what, limit, field] of invalidLimits) {
 }
 
 const widestLimits = [
-  { userPrefix: '', expiresAt: now + 1, rate: '1/1' },
-  { userPrefix: 'x'.repeat(255), expiresAt: 8.64e15, rate: '999999999/999999999' },
+  { userPrefix: '', topics: ['*'], expiresAt: now + 1, rate: '1/1' },
+  { userPrefix: 'y'.repeat(254), topics: createTopics(100), expiresAt: now + 1, rate: '2/2' },
+  {
+    userPrefix: 'x'.repeat(255),
+    topics: createBytes(4096),
+    expiresAt: 8.64e15,
+    rate: '999999999/999999999',
+  },
 ];
 
 for (const limits of widestLimits) {
   test(`a key can have a user prefix of ${limits.userPrefix.length} characters, and the limits ${limits.rate}`, async (t) => {
     const { keys } = await openKeys(t);
-    const options = { name: 'one', scopes: ['tickets', 'streams', 'disconnect'], ...limits };
+    const options = {
+      name: 'one',
+      scopes: ['tickets', 'streams', 'disconnect', 'topics'],
+      ...limits,
+    };
 
     const { key, ...made } = await keys.create(options);
 
     const [count, perMs] = limits.rate.split('/').map(Number);
-    const { userPrefix, expiresAt, rate } = made;
-    assert.deepEqual({ userPrefix, expiresAt, rate }, { ...limits, rate: { count, perMs } });
+    const { userPrefix, topics, expiresAt, rate } = made;
+    assert.deepEqual(
+      { userPrefix, topics, expiresAt, rate },
+      { ...limits, rate: { count, perMs } },
+    );
     assert.deepEqual(await keys.list(), [made]);
     assert.deepEqual(await keys.verify(key), { ...made, headSeq: 0 });
   });
@@ -202,20 +230,29 @@ test('a change sets the given limits and keeps the others', async (t) => {
   await keys.create({ name: 'two', scopes: ['publish'] });
   const limits = async (name: string) => {
     const found = (await keys.list()).find((key) => key.name === name);
-    return [found?.userPrefix, found?.expiresAt, found?.rate];
+    return [found?.userPrefix, found?.topics, found?.expiresAt, found?.rate];
   };
   const rate = { count: 1, perMs: 5 };
 
-  await keys.change('one', { userPrefix: 'shop:', expiresAt, rate: '1/5' });
-  assert.deepEqual(await limits('one'), ['shop:', expiresAt, rate]);
+  await keys.change('one', {
+    userPrefix: 'shop:',
+    topics: ['b', 'a:*', 'b'],
+    expiresAt,
+    rate: '1/5',
+  });
+  assert.deepEqual(await limits('one'), ['shop:', ['b', 'a:*'], expiresAt, rate]);
   await keys.change(id, { userPrefix: '' });
-  assert.deepEqual(await limits('one'), ['', expiresAt, rate]);
+  assert.deepEqual(await limits('one'), ['', ['b', 'a:*'], expiresAt, rate]);
+  await keys.change(id, { topics: ['A'] });
+  assert.deepEqual(await limits('one'), ['', ['A'], expiresAt, rate]);
   await keys.change('one', { rate: null });
-  assert.deepEqual(await limits('one'), ['', expiresAt, undefined]);
+  assert.deepEqual(await limits('one'), ['', ['A'], expiresAt, undefined]);
   await keys.change('one', { expiresAt: null });
-  assert.deepEqual(await limits('one'), ['', undefined, undefined]);
+  assert.deepEqual(await limits('one'), ['', ['A'], undefined, undefined]);
+  await keys.change('one', { topics: null });
+  assert.deepEqual(await limits('one'), ['', undefined, undefined, undefined]);
 
-  assert.deepEqual(await limits('two'), [undefined, undefined, undefined]);
+  assert.deepEqual(await limits('two'), [undefined, undefined, undefined, undefined]);
 });
 
 test('an unknown or revoked key cannot be changed, and an expired key can', async (t) => {

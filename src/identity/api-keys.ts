@@ -31,6 +31,8 @@ interface Row {
   readonly key_hash: string;
   readonly scopes: string;
   readonly user_prefix: string | null;
+  /** JSON. */
+  readonly topics: string | null;
   readonly expires_at: number | null;
   readonly rate_max: number | null;
   readonly rate_ms: number | null;
@@ -41,13 +43,18 @@ interface Row {
   readonly head_seq?: number | null;
 }
 
-const columns = sql`id, name, key_hash, scopes, user_prefix, expires_at, rate_max, rate_ms,
+const columns = sql`id, name, key_hash, scopes, user_prefix, topics, expires_at, rate_max, rate_ms,
   created_at, last_used_at, revoked_at`;
 const lastUsedIntervalMs = 60_000;
 const listMax = 1000;
 const knownMax = 1000;
 
-const noLimits: KeyLimits = { userPrefix: undefined, expiresAt: undefined, rate: undefined };
+const noLimits: KeyLimits = {
+  userPrefix: undefined,
+  topics: undefined,
+  expiresAt: undefined,
+  rate: undefined,
+};
 
 const admitAll: AdmitUnverified = () => () => {};
 
@@ -55,11 +62,12 @@ const admitAll: AdmitUnverified = () => () => {};
 export const publisherKeys = {
   mayPublish(publishers: readonly Publisher[], now: number): Sql {
     const ids = [...new Set(publishers.map(({ keyId }) => keyId))];
-    // An id has 16 characters, so id and prefix together are unambiguous.
-    const keys = [...new Set(publishers.map(({ keyId, userPrefix = '' }) => keyId + userPrefix))];
+    // An id has 16 characters, and a prefix has no space, so the whole is unambiguous.
+    const keys = [...new Set(publishers.map((each) => `${each.keyId}${toLimitsText(each)}`))];
     return sql`(select count(*) from api_keys where id in (${list(ids)})
         and revoked_at is null and (expires_at is null or expires_at > ${now})
-        and concat(id, coalesce(user_prefix, '')) in (${list(keys)})) = ${keys.length}`;
+        and concat(id, coalesce(user_prefix, ''), ' ', coalesce(topics, '')) in (${list(keys)})
+      ) = ${keys.length}`;
   },
 
   async findRefusals(
@@ -67,19 +75,25 @@ export const publisherKeys = {
     publishers: readonly Publisher[],
     now: number,
   ): Promise<readonly (KeyRefusal | undefined)[]> {
-    const rows = await db.query<Pick<Row, 'id' | 'user_prefix' | 'expires_at'>>(
-      sql`select id, user_prefix, expires_at from api_keys
+    const rows = await db.query<Pick<Row, 'id' | 'user_prefix' | 'topics' | 'expires_at'>>(
+      sql`select id, user_prefix, topics, expires_at from api_keys
         where id in (${list(publishers.map(({ keyId }) => keyId))}) and revoked_at is null`,
     );
     const rowsById = new Map(rows.map((row) => [row.id, row]));
-    return publishers.map(({ keyId, userPrefix = '' }) => {
-      const row = rowsById.get(keyId);
+    return publishers.map((publisher) => {
+      const row = rowsById.get(publisher.keyId);
       if (row === undefined) return 'revoked';
       if (isExpired(row, now)) return 'expired';
-      return (row.user_prefix ?? '') === userPrefix ? undefined : 'limits_changed';
+      const stored = `${row.user_prefix ?? ''} ${row.topics ?? ''}`;
+      return stored === toLimitsText(publisher) ? undefined : 'limits_changed';
     });
   },
 };
+
+/** Returns the limits that events were checked against, as they are stored: the prefix and the patterns. */
+function toLimitsText({ userPrefix = '', topicPatterns }: Publisher): string {
+  return `${userPrefix} ${topicPatterns === undefined ? '' : JSON.stringify(topicPatterns)}`;
+}
 
 /** A valid key that a request has presented. */
 export interface VerifiedKey extends ApiKey {
@@ -155,13 +169,13 @@ export class ApiKeys {
     const createdAt = this.#wallClock();
     const limits = { ...noLimits, ...parseLimits(givenLimits, createdAt) };
     const { id, key } = createKey();
-    const { userPrefix = null, expiresAt = null, rate } = limits;
+    const { userPrefix = null, topics, expiresAt = null, rate } = limits;
     try {
       await this.#db.execute(
         sql`insert into api_keys (id, name, key_hash, scopes,
-            user_prefix, expires_at, rate_max, rate_ms, created_at)
+            user_prefix, topics, expires_at, rate_max, rate_ms, created_at)
           values (${id}, ${name}, ${hashKey(key)}, ${scopes.join(',')},
-            ${userPrefix}, ${expiresAt}, ${rate?.count ?? null}, ${rate?.perMs ?? null}, ${createdAt})`,
+            ${userPrefix}, ${formatTopics(topics)}, ${expiresAt}, ${rate?.count ?? null}, ${rate?.perMs ?? null}, ${createdAt})`,
       );
     } catch (cause) {
       if (!(cause instanceof UniqueViolation)) throw cause;
@@ -193,12 +207,13 @@ export class ApiKeys {
 
   /**
    * Changes the given limits of a key, by id or name. Returns false for an unknown or revoked key. Once this
-   * resolves, no event outside of the new user prefix is accepted. Throws `invalid_request` like `create`.
+   * resolves, no event outside of the new limits is accepted. Throws `invalid_request` like `create`.
    */
   async change(idOrName: string, given: GivenLimits): Promise<boolean> {
     const limits = parseLimits(given, this.#wallClock());
     const assignments: Sql[] = [];
     if ('userPrefix' in limits) assignments.push(sql`user_prefix = ${limits.userPrefix ?? null}`);
+    if ('topics' in limits) assignments.push(sql`topics = ${formatTopics(limits.topics)}`);
     if ('expiresAt' in limits) assignments.push(sql`expires_at = ${limits.expiresAt ?? null}`);
     if ('rate' in limits) {
       const { count = null, perMs = null } = limits.rate ?? {};
@@ -317,12 +332,17 @@ function toApiKey(row: Row): ApiKey {
     name: row.name,
     scopes: row.scopes.split(',').filter(isScope),
     userPrefix: row.user_prefix ?? undefined,
+    topics: row.topics === null ? undefined : (JSON.parse(row.topics) as readonly string[]),
     expiresAt: row.expires_at ?? undefined,
     rate: toRate(row),
     createdAt: row.created_at,
     lastUsedAt: row.last_used_at ?? undefined,
     revokedAt: row.revoked_at ?? undefined,
   };
+}
+
+function formatTopics(topics: readonly string[] | undefined): string | null {
+  return topics === undefined ? null : JSON.stringify(topics);
 }
 
 function toRate({ rate_max: count, rate_ms: perMs }: Row): Rate | undefined {

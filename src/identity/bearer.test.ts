@@ -175,7 +175,7 @@ test('an API key authenticates its service until it is revoked', async (t) => {
   const principal = await bearer.authenticateService(withAuthorization(`Bearer ${key}`), 'publish');
   assert.deepEqual(principal, {
     ...{ kind: 'service', keyId: id, name: 'billing', scopes: ['publish'] },
-    ...{ userPrefix: undefined, expiresAt: undefined, headSeq: 0 },
+    ...{ userPrefix: undefined, topics: undefined, expiresAt: undefined, headSeq: 0 },
   });
   await apiKeys.revoke(id);
 

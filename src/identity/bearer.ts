@@ -1,5 +1,6 @@
 import type { Clock } from '../clock.js';
 import { Failure, tooManyRequests } from '../errors.js';
+import { mergeRights, type TopicRights } from '../events/topic-rights.js';
 import { toClient } from '../http/client.js';
 import type { Exchange } from '../http/exchange.js';
 import type { Audit } from '../logging/audit.js';
@@ -48,6 +49,8 @@ export interface ServicePrincipal {
   readonly scopes: readonly string[];
   /** Checked by `assertKeyAllowsUser`, see `KeyLimits`. */
   readonly userPrefix: string | undefined;
+  /** Checked by `assertKeyAllowsTopics`, see `KeyLimits`. */
+  readonly topics: readonly string[] | undefined;
   /** Time at which the key expires, epoch ms. */
   readonly expiresAt: number | undefined;
   /** Number of the newest entry of the event log in the snapshot in which the key was read. */
@@ -76,6 +79,8 @@ export interface BearerAuthOptions {
   readonly sessions: { findLive(sessionId: string): Promise<LocalSession | undefined> };
   readonly apiKeys: ApiKeys;
   readonly foreignUsers?: ForeignUsers | undefined;
+  /** What every user with an access token may do with topics. Default: nothing. */
+  readonly publicRights?: TopicRights;
   /** The scheme of the Authorization header, usually `Bearer`. Case-insensitive. */
   readonly tokenType: string;
   /** The realm of challenges: the issuer. */
@@ -172,10 +177,10 @@ export class BearerAuth {
     { endsAfter }: { readonly endsAfter?: number } = {},
   ): Promise<UserSession> {
     if (verified.kind === 'local') {
-      const { id, userId, expiresAt, headSeq } = await this.#findLocalSession(verified);
-      return { id, userId, expiresAt, headSeq, isForeign: false };
+      const { user: _, rights, ...session } = await this.#findLocalSession(verified);
+      return { ...session, rights: this.#addPublicRights(rights), isForeign: false };
     }
-    const { userId, sessionLabel, issuer, issuedAt, expiresAt } = verified;
+    const { userId, sessionLabel, issuer, issuedAt, expiresAt, rights } = verified;
     const { foreignUsers } = this.#options;
     const id = getForeignSessionId(userId, sessionLabel);
     const state = await foreignUsers?.findDisconnectState(userId, id);
@@ -188,7 +193,21 @@ export class BearerAuth {
       foreignUsers?.issuers.reportRefusal('expired', issuer);
       throw this.#invalidCredential('expired_token', 'access token');
     }
-    return { id, userId, expiresAt, headSeq: state.headSeq, isForeign: true };
+    const { headSeq } = state;
+    return {
+      id,
+      userId,
+      expiresAt,
+      headSeq,
+      rights: this.#addPublicRights(rights),
+      isForeign: true,
+    };
+  }
+
+  #addPublicRights(rights: TopicRights): TopicRights {
+    const { publicRights } = this.#options;
+    if (publicRights === undefined || publicRights.size === 0) return rights;
+    return mergeRights(rights, publicRights);
   }
 
   #toPrincipal({ id: sessionId, userId, user }: LocalSession): UserPrincipal {
@@ -231,8 +250,8 @@ export class BearerAuth {
       const message = `Cannot do this: the API key lacks the scope ${scope}`;
       throw new Failure('insufficient_scope', message, { headers, info });
     }
-    const { id: keyId, name, scopes, userPrefix, expiresAt, headSeq } = key;
-    return { kind: 'service', keyId, name, scopes, userPrefix, expiresAt, headSeq };
+    const { id: keyId, name, scopes, userPrefix, topics, expiresAt, headSeq } = key;
+    return { kind: 'service', keyId, name, scopes, userPrefix, topics, expiresAt, headSeq };
   }
 
   /** Counts a request of the key. Throws `too_many_requests` if the key is over its rate. */

@@ -1,16 +1,22 @@
 import { Failure } from '../errors.js';
 import { userPrefixPattern } from '../events/audience.js';
+import { isTopicPattern, topicPatternRule } from '../events/topic.js';
 import { parseRate } from '../util/token-bucket.js';
 import { isScope, type KeyLimits, type Scope, scopes } from './api-key.js';
 
 /** Limits as an operator enters them. An absent limit is not changed, or not set for a new key. */
 export interface GivenLimits {
   readonly userPrefix?: string | undefined;
+  /** Patterns of topics; null: no limit. */
+  readonly topics?: readonly string[] | null | undefined;
   /** Epoch ms; null: the key does not expire. */
   readonly expiresAt?: number | null | undefined;
   /** `<count>/<milliseconds>`, as in the settings; null: no limit. */
   readonly rate?: string | null | undefined;
 }
+
+/** Limits of the list of patterns: their number, and their size as JSON. */
+const topicsMax = { count: 100, bytes: 4096 };
 
 /** The last time that a `Date` can hold. */
 const timeMax = 8.64e15;
@@ -30,12 +36,14 @@ export function parseScopes(given: readonly string[]): Scope[] {
 
 /**
  * Parses the given limits. A limit that is not given is absent from the result. Throws `invalid_request` for a
- * prefix with which no user id can begin, a time that is not after `now`, and a malformed rate.
+ * prefix with which no user id can begin, an invalid pattern, no or too many
+ * patterns, a time that is not after `now`, and a malformed rate.
  */
 export function parseLimits(given: GivenLimits, now: number): Partial<KeyLimits> {
-  const { userPrefix, expiresAt, rate } = given;
+  const { userPrefix, topics, expiresAt, rate } = given;
   return {
     ...(userPrefix === undefined ? {} : { userPrefix: parseUserPrefix(userPrefix) }),
+    ...(topics === undefined ? {} : { topics: topics === null ? undefined : parseTopics(topics) }),
     ...(expiresAt === undefined ? {} : { expiresAt: parseExpiry(expiresAt, now) }),
     ...(rate === undefined ? {} : { rate: rate === null ? undefined : parseKeyRate(rate) }),
   };
@@ -57,6 +65,23 @@ function parseUserPrefix(given: string): string {
   if (userPrefixPattern.test(given)) return given;
   const rule = '0 to 255 printable ASCII characters without space, ", comma, \\ and *';
   throw invalid('userPrefix', `the user prefix must be ${rule}`);
+}
+
+/** Returns the patterns, each once. */
+function parseTopics(given: readonly string[]): readonly string[] {
+  const invalidPattern = given.find((pattern) => !isTopicPattern(pattern));
+  if (invalidPattern !== undefined)
+    throw invalid('topics', `each topic must be ${topicPatternRule}`);
+  const topics = [...new Set(given)];
+  const isEmpty = topics.length === 0;
+  if (!isEmpty && topics.length <= topicsMax.count && getBytes(topics) <= topicsMax.bytes)
+    return topics;
+  const rule = `1 to ${topicsMax.count} topics of ${topicsMax.bytes} bytes in all as JSON`;
+  throw invalid('topics', `the key must be limited to ${rule}`);
+}
+
+function getBytes(topics: readonly string[]): number {
+  return Buffer.byteLength(JSON.stringify(topics));
 }
 
 function parseExpiry(given: number | null, now: number): number | undefined {

@@ -1,3 +1,5 @@
+import type { Database } from '../db/database.js';
+import type { TopicRights } from '../events/topic-rights.js';
 import type { ForeignUser } from './issuers/foreign-user.js';
 
 /** A user with an account in Herald's database. */
@@ -15,6 +17,13 @@ export interface LocalSession {
   /** Time at which the session expires unless it is refreshed, epoch ms. */
   readonly expiresAt: number;
   readonly user: LocalUser;
+  /** The rights of the account. */
+  readonly rights: TopicRights;
+  /**
+   * Locks the rights of the account until the end of a transaction, and returns whether they are still the same.
+   * Absent for an account without rights.
+   */
+  readonly confirmRights?: ((tx: Database) => Promise<boolean>) | undefined;
   /** Number of the newest entry of the event log in the snapshot in which the session was read. */
   readonly headSeq: number;
 }
@@ -25,7 +34,10 @@ export type VerifiedUser =
   | ({ readonly kind: 'foreign' } & ForeignUser);
 
 /** A session that has not ended: of a local account, or of a user whom a trusted issuer has authenticated. */
-export interface UserSession extends Pick<LocalSession, 'id' | 'userId' | 'expiresAt' | 'headSeq'> {
+export interface UserSession
+  extends Pick<LocalSession, 'id' | 'userId' | 'expiresAt' | 'headSeq' | 'confirmRights'> {
+  /** What the user may do with topics, public ones included. */
+  readonly rights: TopicRights;
   /** Whether the user has no account, so that nothing can extend the session. */
   readonly isForeign: boolean;
 }

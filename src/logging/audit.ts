@@ -27,9 +27,17 @@ const levelByEvent = {
   user_updated: 'info',
   user_deleted: 'info',
   user_disconnected: 'info',
+  topic_members_changed: 'info',
+  topic_revoked: 'info',
 } as const;
 
 export type AuditEvent = keyof typeof levelByEvent;
+
+/** Users whom an event concerns, of whom the first are named. */
+export interface AuditedUsers {
+  readonly count: number;
+  readonly userIds: readonly string[];
+}
 
 /** The client that caused an event. */
 export interface AuditClient {
@@ -45,6 +53,9 @@ export interface AuditFields {
   readonly sessionId?: string;
   readonly sessionIds?: readonly string[];
   readonly keyId?: string;
+  readonly topic?: string;
+  readonly added?: AuditedUsers;
+  readonly removed?: AuditedUsers;
   readonly reason?: string;
   /** Whether a rotated refresh token was presented again and got the same successor. */
   readonly replayed?: boolean;

@@ -4,6 +4,7 @@ import {
   type ClosingCode,
   encodeClosing,
   encodeOpening,
+  encodeTopics,
   heartbeatEvent,
   pickRetryMs,
 } from './control-events.js';
@@ -12,12 +13,22 @@ test('stream.open says where the stream starts, and has its position as id', () 
   const { seq, bytes } = encodeOpening({
     start: { seq: 7, resumed: true, reason: 'resumed', id: 'e-7' },
     ...{ publicId: 'public', userId: '1', endsAt: 1e12, heartbeatMs: 15_000, retryMs: 4000 },
+    ...{ topics: [{ topic: 'a', after: 'e-5' }], memberships: 2 },
   });
 
   const data =
-    '{"v":1,"resumed":true,"reason":"resumed","id":"e-7","stream":"public","user":"1","endsAt":1000000000000,"heartbeat":15000}';
+    '{"v":1,"resumed":true,"reason":"resumed","id":"e-7","stream":"public","user":"1",' +
+    '"endsAt":1000000000000,"heartbeat":15000,"topics":[{"topic":"a","after":"e-5"}],"memberships":2}';
   assert.equal(bytes.toString(), `retry: 4000\nevent: stream.open\ndata: ${data}\nid: e-7\n\n`);
   assert.equal(seq, 0);
+});
+
+test('stream.topics has an id if the client has got every earlier event', () => {
+  const change = { added: ['a'], removed: ['b', 'c'], id: 'e-7' };
+
+  const text = 'event: stream.topics\ndata: {"added":["a"],"removed":["b","c"],"id":"e-7"}\n';
+  assert.equal(encodeTopics(change, true).bytes.toString(), `${text}id: e-7\n\n`);
+  assert.equal(encodeTopics(change, false).bytes.toString(), `${text}\n`);
 });
 
 // [code, whether the client is to reconnect, `retry:`]

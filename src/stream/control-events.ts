@@ -25,6 +25,25 @@ export interface StreamOpening {
   readonly endsAt: number;
   readonly heartbeatMs: number;
   readonly retryMs: number;
+  readonly topics: readonly TopicPosition[];
+  /** Number of topics of which the user is a member. */
+  readonly memberships: number;
+}
+
+/** A chosen topic, and the position after which the stream receives its events. */
+export interface TopicPosition {
+  readonly topic: string;
+  readonly after: string;
+}
+
+/** What `stream.topics` says about a stream. */
+export interface TopicsChange {
+  /** Topics whose events with higher positions than `id` the stream receives. */
+  readonly added: readonly string[];
+  /** Topics whose events the stream no longer receives. */
+  readonly removed: readonly string[];
+  /** The position of the change. */
+  readonly id: string;
 }
 
 /** Whether `stream.close` with this code asks the client not to reconnect. */
@@ -60,8 +79,17 @@ export const heartbeatEvent = controlFrame('stream.heartbeat', {}).bytes;
 export function encodeOpening(opening: StreamOpening): Frame {
   const { start, publicId: stream, userId: user, endsAt, heartbeatMs: heartbeat } = opening;
   const { resumed, reason, id } = start;
-  const data = { v: 1, resumed, reason, id, stream, user, endsAt, heartbeat };
+  const { topics, memberships } = opening;
+  const data = { v: 1, resumed, reason, id, stream, user, endsAt, heartbeat, topics, memberships };
   return controlFrame('stream.open', data, { id, retryMs: opening.retryMs });
+}
+
+/**
+ * Encodes `stream.topics`. With `isUpToDate` it has an id, so that the client resumes after the change: the client must
+ * have got every earlier event.
+ */
+export function encodeTopics({ added, removed, id }: TopicsChange, isUpToDate: boolean): Frame {
+  return controlFrame('stream.topics', { added, removed, id }, isUpToDate ? { id } : {});
 }
 
 /**

@@ -125,7 +125,7 @@ test('a stream begins with a retry and stream.open, before anything else', async
 
   const opening = {
     ...{ v: 1, resumed: false, reason: 'fresh', id: 'e-0', stream: 'public', user: '1' },
-    ...{ endsAt: 1e12, heartbeat: 15_000 },
+    ...{ endsAt: 1e12, heartbeat: 15_000, topics: [], memberships: 0 },
   };
   assert.equal(
     wire(),
@@ -188,12 +188,14 @@ test('a client receives no volatile events while its stream is replaying', async
   registry.deliverVolatile(
     { audiences: ['all'] },
     { seq: 0, bytes: Buffer.from('data: volatile\n\n') },
+    1,
   );
 
   await acceptBytes();
   registry.deliverVolatile(
     { audiences: ['all'] },
     { seq: 0, bytes: Buffer.from('data: later\n\n') },
+    1,
   );
   await acceptBytes();
 

@@ -4,22 +4,26 @@ import type { StreamStart } from '../event-log/resume-resolver.js';
 import type { Audience } from '../events/audience.js';
 import type { Takeover } from '../events/control-entry.js';
 import { type Frame, heartbeatComment } from '../events/frame.js';
+import type { Reader } from '../events/topic.js';
 import type { Sink } from '../http/reply.js';
 import {
   type CloseReason,
   encodeClosing,
   encodeOpening,
+  encodeTopics,
   heartbeatEvent,
   pickRetryMs,
   retryFactorMax,
 } from './control-events.js';
 import type { TokenClaim } from './tokens/token-claim.js';
+import { noStoredRows, type RowChange, TopicRows } from './topics/topic-rows.js';
 import type { WriteScheduler } from './write-scheduler.js';
 
 /** The client of a stream, and the events that it receives. */
 export interface Subscriber {
   readonly userId: string;
   readonly sessionId: string;
+  /** Without topics. */
   readonly audiences: readonly Audience[];
   /** The client's address as returned by `toIpKey`, for limits. */
   readonly ipKey: string;
@@ -51,8 +55,9 @@ export interface CloseDetails {
 /** The members of `EventLog` that a stream uses to replay events. */
 export interface ReplaySource {
   readonly head: number;
+  format(seq: number): string;
   read(
-    audiences: readonly Audience[],
+    reader: Reader,
     after: number,
     bytesMax: number,
     isNeeded: () => boolean,
@@ -74,6 +79,8 @@ export interface EventStreamParts {
   /** Epoch ms. */
   readonly openedAt: number;
   readonly start: StreamStart;
+  /** The topics that were read for the stream. Default: none. */
+  readonly topics?: TopicRows;
   /** Identifies the stream to its client. With a token, the id stays the same across reconnects. */
   readonly publicId: string;
   /** Time at which the stream ends unless its session is refreshed or its token is extended, epoch ms. */
@@ -109,6 +116,8 @@ export interface EventStreamParts {
 export class EventStream {
   readonly id: string;
   readonly subscriber: Subscriber;
+  /** Changed by `TopicIndex`, which then calls `applyTopics`. */
+  readonly topics: TopicRows;
   /** The stored head when the stream was opened. Control entries up to this number do not affect the stream. */
   readonly headAtOpen: number;
   /** Time at which the stream ends, see `EventStreamParts`. Changes when the token is extended. */
@@ -118,6 +127,8 @@ export class EventStream {
   readonly #parts: EventStreamParts;
   readonly #sink: Sink;
   #ending: StreamEnd | undefined;
+  /** Whether `stream.open` was written. */
+  #isOpened = false;
   #isLive = false;
   #isReplayPaused = false;
   #isFrozen = false;
@@ -144,6 +155,7 @@ export class EventStream {
   constructor(parts: EventStreamParts) {
     this.id = parts.id;
     this.subscriber = parts.subscriber;
+    this.topics = parts.topics ?? new TopicRows(parts.subscriber.audiences, noStoredRows);
     this.headAtOpen = parts.headAtOpen;
     this.endsAt = parts.endsAt;
     this.#parts = parts;
@@ -199,12 +211,17 @@ export class EventStream {
    */
   open(): void {
     this.#sink.onClose(() => this.#end({ reason: 'client' }));
-    const { start, publicId, limits } = this.#parts;
+    const { start, publicId, limits, eventLog } = this.#parts;
     const { endsAt } = this;
     const { heartbeatMs } = limits;
     const retryMs = this.#pickRetryMs();
     const { userId } = this.subscriber;
-    const opening = encodeOpening({ start, publicId, userId, endsAt, heartbeatMs, retryMs });
+    const { choices, membershipCount: memberships } = this.topics;
+    const topics = choices.map(({ topic, since }) => ({ topic, after: eventLog.format(since) }));
+    const opening = encodeOpening({
+      ...{ start, publicId, userId, endsAt, heartbeatMs, retryMs, topics, memberships },
+    });
+    this.#isOpened = true;
     this.#enqueue(opening); // Written with the first page if that is read before the next flush.
     void this.#replay();
     void this.#parts.claim?.run(this); // May hold the stream before the first page is read.
@@ -240,6 +257,24 @@ export class EventStream {
     const { claim } = this.#parts;
     claim?.recordTakeover(takeover);
     if (claim?.isReplaced === true) this.close('replaced');
+  }
+
+  /**
+   * Notifies the client of the control entry `seq`, which has changed `topics`. A live stream has sent all events before
+   * it, so its client can resume after it. Otherwise the stream ends as `behind` if it may not have read every event
+   * of a topic that was removed: the next `stream.open` says that events are missing.
+   */
+  applyTopics({ added, removed, isChanged, isRemoval }: RowChange, seq: number): void {
+    if (!this.isOpen || this.#isFrozen) return;
+    const isUpToDate = this.#isLive;
+    if (isChanged && !isUpToDate && (isRemoval || this.#isHeld)) this.close('behind');
+    // Before `stream.open`, which will list the topics, nothing is written.
+    if (!this.isOpen || !this.#isOpened) return;
+    if (!isChanged && !(isRemoval && isUpToDate)) return;
+    if (isUpToDate) this.#cursor = Math.max(this.#cursor, seq);
+    this.#enqueue(
+      encodeTopics({ added, removed, id: this.#parts.eventLog.format(seq) }, isUpToDate),
+    );
   }
 
   /** Waits for a round trip to the client, see `Sink.roundTrip`. */
@@ -362,16 +397,16 @@ export class EventStream {
 
   async #readPages(): Promise<void> {
     const { eventLog, scheduler, limits } = this.#parts;
-    const { audiences } = this.subscriber;
     try {
       while (this.#needsReplay) {
         await this.#sink.drained(); // Also settles when the sink closes.
         if (!this.#needsReplay) return;
         const isNeeded = () => this.isOpen;
-        const page = await eventLog.read(audiences, this.#cursor, limits.unsentSoftBytes, isNeeded);
+        const { reader } = this.topics;
+        const page = await eventLog.read(reader, this.#cursor, limits.unsentSoftBytes, isNeeded);
         if (!this.#needsReplay) return;
         if (page.hasGap) return this.close('behind'); // The next `stream.open` reports the loss, if any.
-        const frames = [...(this.#pending ?? []), ...page.frames];
+        const frames = [...(this.#pending ?? []), ...this.#selectVisible(page)];
         this.#clearPending();
         if (frames.length > 0) this.#write(scheduler.concat(frames));
         this.#cursor = page.endSeq;
@@ -384,6 +419,15 @@ export class EventStream {
         this.#isReplayPaused = true;
       else this.close('failed', { cause });
     }
+  }
+
+  /** Returns the frames of a page without those whose topics were given up while it was read. */
+  #selectVisible({ frames, topicsBySeq }: FramePage): readonly Frame[] {
+    if (topicsBySeq === undefined) return frames;
+    return frames.filter(({ seq }) => {
+      const audiences = topicsBySeq.get(seq);
+      return audiences === undefined || audiences.some((one) => this.topics.covers(one, seq));
+    });
   }
 
   #write(bytes: Buffer): void {

@@ -1,13 +1,15 @@
 import { Failure } from '../errors.js';
+import { parseStoredRights } from '../events/topic-rights.js';
 import type { Exchange } from '../http/exchange.js';
 import { json, type Reply } from '../http/reply.js';
 import { invalidField, parseStrictBody, refuseQuery } from '../http/strict-fields.js';
 import type { MintingSession } from './minting.js';
 import type { LiveSession } from './session-checks.js';
 import type { StreamToken, StreamTokens } from './tokens/stream-token.js';
+import { type TokenGrant, toStoredRights } from './topics/token-rights.js';
 
 export interface ExtensionParts {
-  readonly tokens: Pick<StreamTokens, 'find' | 'extend'>;
+  readonly tokens: Pick<StreamTokens, 'find' | 'extend' | 'confirmRights'>;
   /** Verifies a fresh access token, see `StreamAccess`. */
   readonly verifyUser: (
     exchange: Exchange,
@@ -21,17 +23,14 @@ export interface ExtensionParts {
   readonly catchUp: () => Promise<void>;
 }
 
-/** The user and the end of streams that a fresh stream token or access token grants. */
-interface Grant {
+/** What a fresh stream token or access token grants. */
+interface Grant extends TokenGrant {
   readonly userId: string;
-  readonly isForeign: boolean;
-  readonly endsAt: number;
-  readonly mintedSeq: number;
 }
 
 /**
- * Handles `POST /stream/extend`. The end of a fresh stream token or of a fresh JWT replaces the end of the
- * stream token in the Authorization header, so the open stream of that token continues. Throws
+ * Handles `POST /stream/extend`. The end and the rights of a fresh stream token, or of a fresh access token, replace those
+ * of the stream token in the Authorization header, so the open stream of that token continues. Throws
  * `user_not_allowed` unless both tokens belong to the same user. A stream of a local session still ends with
  * its session, which only a refresh extends.
  */
@@ -63,7 +62,8 @@ export async function extendStream(
       ? await toGrant(parts, await parts.tokens.find(freshText, { isOpen: freshText === oldText }))
       : await readGrant(parts, exchange, freshText);
   const old = await parts.tokens.find(oldText, { isOpen: true });
-  if (grant.userId !== old.userId || grant.isForeign !== (old.endsAt !== undefined)) {
+  const isSameKind = (grant.endsAt === undefined) === (old.endsAt === undefined);
+  if (grant.userId !== old.userId || !isSameKind) {
     throw new Failure(
       'user_not_allowed',
       'Cannot extend stream: the tokens are of different users',
@@ -72,20 +72,32 @@ export async function extendStream(
       },
     );
   }
-  if (!grant.isForeign) return toReply((await requireSession(parts, old)).expiresAt);
-  if (grant.endsAt !== old.endsAt || grant.mintedSeq !== old.mintedSeq) {
+  const { endsAt = (await requireSession(parts, old)).expiresAt } = grant;
+  if (isChange(grant, old)) {
     parts.checkRate(exchange, old.userId);
-    await parts.tokens.extend(old.hash, grant);
+    await parts.tokens.extend(old, grant);
     await parts.catchUp();
   }
-  return toReply(grant.endsAt);
+  return toReply(endsAt);
+}
+
+/** Whether a grant changes a token. The number of the minting matters only to rights, and to users without an account. */
+function isChange(grant: Grant, old: StreamToken): boolean {
+  const hasOtherRights = toStoredRights(grant.rights) !== old.rights;
+  const hasOtherNumber = grant.mintedSeq !== old.mintedSeq;
+  if (grant.endsAt === undefined)
+    return hasOtherRights || (hasOtherNumber && grant.rights.size > 0);
+  return hasOtherRights || hasOtherNumber || grant.endsAt !== old.endsAt;
 }
 
 async function toGrant(parts: ExtensionParts, token: StreamToken): Promise<Grant> {
-  const { userId, mintedSeq, endsAt } = token;
-  if (endsAt !== undefined) return { userId, isForeign: true, endsAt, mintedSeq };
-  const session = await requireSession(parts, token);
-  return { userId, isForeign: false, endsAt: session.expiresAt, mintedSeq };
+  const { hash, userId, mintedSeq, endsAt, rights: storedRights } = token;
+  const grant = { userId, endsAt, mintedSeq, rights: parseStoredRights(storedRights) };
+  if (endsAt !== undefined) return grant;
+  await requireSession(parts, token);
+  if (storedRights === null) return grant;
+  const { tokens } = parts;
+  return { ...grant, confirmRights: (tx) => tokens.confirmRights(tx, hash, storedRights) };
 }
 
 async function readGrant(
@@ -94,8 +106,10 @@ async function readGrant(
   accessToken: string,
 ): Promise<Grant> {
   const findSession = await verifyUser(exchange, accessToken);
-  const { userId, isForeign, expiresAt: endsAt, headSeq: mintedSeq } = await findSession();
-  return { userId, isForeign, endsAt, mintedSeq };
+  const session = await findSession();
+  const { userId, isForeign, expiresAt, headSeq: mintedSeq, rights, confirmRights } = session;
+  const endsAt = isForeign ? expiresAt : undefined;
+  return { userId, endsAt, mintedSeq, rights, confirmRights };
 }
 
 async function requireSession(

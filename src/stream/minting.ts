@@ -1,7 +1,9 @@
 import type { EventLog } from '../event-log/event-log.js';
+import type { TopicRights } from '../events/topic-rights.js';
 import { json, type Reply } from '../http/reply.js';
 import type { LiveSession } from './session-checks.js';
 import { getPublicId, hashToken, type StreamTokens } from './tokens/stream-token.js';
+import type { ConfirmRights } from './topics/token-rights.js';
 
 /** A session in which a stream token is minted. */
 export interface MintingSession extends LiveSession {
@@ -11,6 +13,10 @@ export interface MintingSession extends LiveSession {
    * `NewStreamToken.mintedSeq`.
    */
   readonly headSeq: number;
+  /** The topics that its clients may choose. */
+  readonly rights: TopicRights;
+  /** Absent for rights that cannot change. */
+  readonly confirmRights?: ConfirmRights | undefined;
 }
 
 export interface MintingParts {
@@ -20,15 +26,18 @@ export interface MintingParts {
 
 /**
  * Mints a stream token and returns the reply that contains it. The token begins at the head of the session's
- * snapshot. Throws the errors of `StreamTokens.mint`.
+ * snapshot, with these topics, which must be within the rights. Throws the errors of `StreamTokens.mint`.
  */
 export async function mintToken(
   { eventLog, tokens }: MintingParts,
-  { id: sessionId, userId, expiresAt: endsAt, headSeq: mintedSeq, isForeign }: MintingSession,
+  session: MintingSession,
+  topics: readonly string[],
 ): Promise<Reply> {
+  const { id: sessionId, userId, expiresAt: endsAt, headSeq: mintedSeq, isForeign } = session;
+  const { rights, confirmRights } = session;
   const id = eventLog.format(mintedSeq);
   const streamToken = await tokens.mint({
-    ...{ userId, sessionId, beginning: id, mintedSeq },
+    ...{ userId, sessionId, beginning: id, mintedSeq, rights, confirmRights, topics },
     ...(isForeign && { endsAt }),
   });
   const stream = getPublicId(hashToken(streamToken));

@@ -1,7 +1,7 @@
 import type { Config } from '../config/config.js';
 import type { Database } from '../db/database.js';
 import type { EventLog } from '../event-log/event-log.js';
-import type { AppendControlEntries } from '../event-log/open.js';
+import { type AppendControlEntries, headSeqSql, trimmedSeqSql } from '../event-log/open.js';
 import type { Route } from '../http/router.js';
 import type { Logger } from '../logging/logger.js';
 import type { WarningAggregator } from '../logging/warning-aggregator.js';
@@ -12,6 +12,8 @@ import { type StreamAccess, streamRoutes } from './routes.js';
 import { type StreamMetrics, Streams } from './streams.js';
 import { StreamTokens } from './tokens/stream-token.js';
 import { TokenHolders } from './tokens/token-holders.js';
+import { Choices } from './topics/choices.js';
+import { TopicLookup } from './topics/topic-lookup.js';
 import { UserCount } from './user-count.js';
 
 export interface StreamingOptions {
@@ -69,6 +71,7 @@ export async function openStreaming(options: StreamingOptions): Promise<Streamin
   const holders = new TokenHolders({
     ...{ db: background, wallClock, appendControlEntries, resumeWindowMs },
   });
+  const choices = new Choices({ db, appendControlEntries, headSeqSql });
   const { findLiveSession } = access;
   const streams = new Streams({
     ...{
@@ -77,6 +80,7 @@ export async function openStreaming(options: StreamingOptions): Promise<Streamin
       eventLog,
       tokens,
       holders,
+      topicLookup: new TopicLookup(db, trimmedSeqSql),
       findLiveSession,
       metrics,
       log,
@@ -102,7 +106,7 @@ export async function openStreaming(options: StreamingOptions): Promise<Streamin
   const clusterSync = db.dialect === 'sqlite' ? undefined : await ClusterSync.start(parts);
   eventLog.startPolling(); // Last, so that no poller runs if a step above has rejected.
   return {
-    routes: streamRoutes({ access, eventLog, streams, tokens, log, warnings }),
+    routes: streamRoutes({ access, eventLog, streams, tokens, choices, log, warnings }),
     ...{ streams, registry, tokens },
     listOpenStreams:
       clusterSync === undefined

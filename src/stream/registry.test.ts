@@ -135,7 +135,7 @@ test('a stream with too much unsent data gets the user count at a later tick', a
   await tick();
   clients[2]?.sink?.destroy();
   const bytes = Buffer.from(`data: ${'x'.repeat(limits.unsentSoftBytes)}\n\n`);
-  registry.deliverVolatile({ audiences: ['u:1'] }, { seq: 0, bytes });
+  registry.deliverVolatile({ audiences: ['u:1'] }, { seq: 0, bytes }, 0);
   await nextTurn();
 
   assert.deepEqual(await tick(), [2]);
@@ -152,7 +152,7 @@ test('when unapplied entries were trimmed, streams are closed in slices and rece
   registry.handleGap();
   assert.equal(registry.size, 150);
   registry.deliver({ audiences: ['all'] }, frame);
-  registry.deliverVolatile({ audiences: ['all'] }, { ...frame, seq: 0 });
+  registry.deliverVolatile({ audiences: ['all'] }, { ...frame, seq: 0 }, 0);
   assert.deepEqual(await tick(), []); // No count, and no heartbeat.
   assert.ok([...registry.streams].every((stream) => stream.flush() === 0));
   await until(() => registry.size === 0);

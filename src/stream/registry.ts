@@ -1,9 +1,10 @@
 import type { EventSubscriber } from '../event-log/log-delivery.js';
 import type { Audience } from '../events/audience.js';
-import { allAudience, sessionAudience, userAudience } from '../events/audience.js';
+import { allAudience, getTopic, sessionAudience, userAudience } from '../events/audience.js';
 import type { ControlEntry } from '../events/control-entry.js';
 import type { Frame } from '../events/frame.js';
 import { Counts } from '../util/counts.js';
+import { inSlices } from '../util/in-slices.js';
 import { MultiMap } from '../util/multi-map.js';
 import { TimerWheel } from '../util/timer-wheel.js';
 import type { CloseReason } from './control-events.js';
@@ -11,6 +12,8 @@ import type { EventStream, Subscriber } from './event-stream.js';
 import { closeGradually } from './gradual-close.js';
 import { RemoteStreams } from './open-streams/remote-streams.js';
 import { type NumberedEntry, type PendingOpen, PendingOpens } from './pending-opens.js';
+import { TopicIndex } from './topics/topic-index.js';
+import type { TopicEntry } from './topics/topic-rows.js';
 
 export interface RegistryLimits {
   readonly streamsMax: number;
@@ -23,6 +26,9 @@ export const tickMs = 1000;
 
 /** Number of streams that are maintained per event-loop iteration. */
 const streamsPerSlice = 128;
+
+/** Number of streams whose topics change per event-loop iteration. */
+const topicChangesPerSlice = 200;
 
 /** Number of streams of one token, in addition to the first, that may open although a limit is reached. */
 const exemptPerTokenMax = 3;
@@ -48,6 +54,7 @@ export class Registry implements EventSubscriber {
   readonly #limits: RegistryLimits;
   readonly #random: () => number;
   readonly #streams = new MultiMap<Audience, EventStream>();
+  readonly #topics = new TopicIndex();
   readonly #streamsByToken = new MultiMap<string, EventStream>();
   readonly #perUser = new Counts<string>();
   readonly #perIp = new Counts<string>();
@@ -87,6 +94,11 @@ export class Registry implements EventSubscriber {
     return this.#perUser.size;
   }
 
+  /** Number of topics that have an open stream in this process. */
+  get topicCount(): number {
+    return this.#topics.size;
+  }
+
   /** Number of pushes of logged events to streams since the start. */
   get deliveryCount(): number {
     return this.#deliveryCount;
@@ -94,7 +106,10 @@ export class Registry implements EventSubscriber {
 
   /** Whether no index contains a stream. For tests that check for leaks. */
   get isEmpty(): boolean {
-    const indexes = [this.#streams, this.#streamsByToken, this.#perUser, this.#perIp];
+    const indexes = [
+      ...[this.#streams, this.#streamsByToken, this.#perUser, this.#perIp],
+      this.#topics,
+    ];
     const timers = this.#timerWheel.size;
     return timers + this.pendingOpens.size === 0 && indexes.every((index) => index.size === 0);
   }
@@ -130,11 +145,12 @@ export class Registry implements EventSubscriber {
     const { subscriber } = stream;
     if (subscriber.tokenHash !== undefined) this.#streamsByToken.add(subscriber.tokenHash, stream);
     for (const audience of subscriber.audiences) this.#streams.add(audience, stream);
+    this.#topics.add(stream);
     this.#perUser.add(subscriber.userId);
     this.#perIp.add(subscriber.ipKey);
     this.#timerWheel.set(stream, this.#monotonicClock());
     this.pendingOpens.remove(pendingOpen);
-    for (const entry of pendingOpen.entries) this.#apply(entry, stream);
+    for (const entry of pendingOpen.entries) this.#applyTo(stream, entry);
     if (pendingOpen.isIncomplete) stream.close('behind');
   }
 
@@ -145,14 +161,22 @@ export class Registry implements EventSubscriber {
     if (subscriber.tokenHash !== undefined)
       this.#streamsByToken.delete(subscriber.tokenHash, stream);
     for (const audience of subscriber.audiences) this.#streams.delete(audience, stream);
+    this.#topics.remove(stream);
     this.#perUser.remove(subscriber.userId);
     this.#perIp.remove(subscriber.ipKey);
     this.#timerWheel.delete(stream);
   }
 
-  /** Pushes a logged event to the streams of its audiences. Never waits, never throws. */
+  /**
+   * Pushes a logged event to the streams of its audiences, for a topic to those that received it at the place of the
+   * event. Never waits, never throws.
+   */
   deliver({ audiences }: AddressedEvent, frame: Frame): void {
     for (const audience of audiences) {
+      if (isOfTopic(audience)) {
+        this.#deliveryCount += this.#topics.deliver(audience, frame);
+        continue;
+      }
       const streams = this.#streams.get(audience);
       this.#deliveryCount += streams.size;
       for (const stream of streams) stream.push(frame);
@@ -161,18 +185,27 @@ export class Registry implements EventSubscriber {
 
   /**
    * Pushes a volatile event to the streams of its audiences that are live and whose unsent bytes are
-   * under the soft limit.
+   * under the soft limit, once to each. `stamp` is the head in the snapshot in which the event was accepted: a
+   * stream receives the event because of a topic only if the topic was added up to there.
    */
-  deliverVolatile({ audiences }: AddressedEvent, frame: Frame): void {
-    for (const audience of audiences) {
-      for (const stream of this.#streams.get(audience)) stream.pushVolatile(frame);
-    }
+  deliverVolatile({ audiences }: AddressedEvent, frame: Frame, stamp: number): void {
+    const found = audiences.map((audience) =>
+      isOfTopic(audience) ? this.#topics.find(audience, stamp + 1) : this.#streams.get(audience),
+    );
+    const [first = []] = found;
+    const streams = found.length === 1 ? first : new Set(found.flatMap((some) => [...some]));
+    for (const stream of streams) stream.pushVolatile(frame);
   }
 
-  /** Applies a control entry to open streams, and keeps it for the streams that are being opened. */
-  applyControl(entry: ControlEntry, seq: number): void {
+  /**
+   * Applies a control entry to open streams, and keeps it for the streams that are being opened. Resolves when it has
+   * been applied to all of them: a change of topics in slices of 200 streams, other changes at once.
+   */
+  applyControl(entry: ControlEntry, seq: number): Promise<void> | undefined {
     this.pendingOpens.keep({ entry, seq });
+    if ('members' in entry || 'choice' in entry) return this.#applyTopicEntry(entry, seq);
     this.#apply({ entry, seq });
+    return undefined;
   }
 
   /**
@@ -220,7 +253,31 @@ export class Registry implements EventSubscriber {
     this.#isDraining = true;
   }
 
-  /** Applies a control entry to all open streams that it affects, or only to `stream`. */
+  /** Applies a control entry to a stream that was being opened. */
+  #applyTo(stream: EventStream, { entry, seq }: NumberedEntry): void {
+    if (!('members' in entry || 'choice' in entry)) this.#apply({ entry, seq }, stream);
+    else if (this.#isNamed(stream, entry) && stream.headAtOpen < seq)
+      this.#topics.apply(stream, entry, seq);
+  }
+
+  #applyTopicEntry(entry: TopicEntry, seq: number): Promise<void> | undefined {
+    const found =
+      'members' in entry
+        ? entry.members.userIds.flatMap((userId) => [...this.getUserStreams(userId)])
+        : [...this.#streamsByToken.get(entry.choice.tokenHash)];
+    const affected = found.filter(({ headAtOpen }) => headAtOpen < seq);
+    return inSlices(affected, topicChangesPerSlice, (stream) =>
+      this.#topics.apply(stream, entry, seq),
+    );
+  }
+
+  #isNamed({ subscriber }: EventStream, entry: TopicEntry): boolean {
+    return 'members' in entry
+      ? entry.members.userIds.includes(subscriber.userId)
+      : entry.choice.tokenHash === subscriber.tokenHash;
+  }
+
+  /** Applies a control entry that changes no topics to all open streams that it affects, or only to `stream`. */
   #apply({ entry, seq }: NumberedEntry, stream?: EventStream): void {
     const apply = (found: ReadonlySet<EventStream>, change: (each: EventStream) => void) => {
       const affected = stream === undefined ? [...found] : found.has(stream) ? [stream] : [];
@@ -255,4 +312,8 @@ export class Registry implements EventSubscriber {
         apply(this.#streamsByToken.get(takeover.tokenHash), (each) => each.applyTakeover(takeover));
     }
   }
+}
+
+function isOfTopic(audience: Audience): boolean {
+  return getTopic(audience) !== undefined;
 }

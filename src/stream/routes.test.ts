@@ -9,7 +9,7 @@ import { unlimitedRetention } from '../../test/support/unlimited-retention.js';
 import { loadConfig } from '../config/config.js';
 import { Failure } from '../errors.js';
 import { EventLog } from '../event-log/event-log.js';
-import { controlEntryAppender } from '../event-log/open.js';
+import { controlEntryAppender, headSeqSql, trimmedSeqSql } from '../event-log/open.js';
 import { SqlLogStore } from '../event-log/sql/sql-log-store.js';
 import { silentLogger } from '../logging/logger.js';
 import { WarningAggregator } from '../logging/warning-aggregator.js';
@@ -19,6 +19,8 @@ import { type StreamAccess, streamRoutes } from './routes.js';
 import { Streams } from './streams.js';
 import { StreamTokens } from './tokens/stream-token.js';
 import { TokenHolders } from './tokens/token-holders.js';
+import { Choices } from './topics/choices.js';
+import { TopicLookup } from './topics/topic-lookup.js';
 import { UserCount } from './user-count.js';
 
 const neverCalled = () => {
@@ -45,6 +47,7 @@ async function startServer(t: TestContext, access: Partial<StreamAccess> = {}) {
   const streams = new Streams({
     ...{ registry, eventLog, tokens, limits, wallClock, monotonicClock, random },
     userCount: new UserCount(registry),
+    topicLookup: new TopicLookup(db, trimmedSeqSql),
     holders: new TokenHolders({ ...common, resumeWindowMs: 1e6 }),
     findLiveSession: neverCalled,
     metrics: new Metrics(),
@@ -53,6 +56,7 @@ async function startServer(t: TestContext, access: Partial<StreamAccess> = {}) {
   });
   const routes = streamRoutes({
     ...{ eventLog, streams, tokens, warnings, log: silentLogger },
+    choices: new Choices({ ...common, headSeqSql }),
     access: {
       parseCredential: ({ headers }) => headers['authorization']?.slice('Bearer '.length) ?? '',
       checkStreamRate: () => {},

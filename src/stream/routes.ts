@@ -3,6 +3,7 @@ import type { Exchange } from '../http/exchange.js';
 import { toIpKey } from '../http/ip-key.js';
 import type { Reply } from '../http/reply.js';
 import { type Route, route, streamRoute } from '../http/router.js';
+import { parseStrictBody } from '../http/strict-fields.js';
 import { extendStream } from './extension.js';
 import { type MintingSession, mintToken } from './minting.js';
 import { type OpeningParts, openStream, rejectInStream } from './opening.js';
@@ -14,6 +15,9 @@ import {
   isStreamToken,
   type StreamTokens,
 } from './tokens/stream-token.js';
+import type { Choices } from './topics/choices.js';
+import { assertRightsAllow, parseTopicList, topicBodyBytesMax } from './topics/topic-list.js';
+import { topicsRoutes } from './topics/topics-routes.js';
 
 /** Authentication and rate limits, supplied by `app.ts`. */
 export interface StreamAccess {
@@ -40,17 +44,20 @@ export interface StreamRouteParts extends OpeningParts {
   readonly eventLog: EventLog;
   readonly streams: Streams;
   readonly tokens: StreamTokens;
+  readonly choices: Choices;
 }
 
-/** Creates the routes `/stream/token`, `/stream/extend`, `/stream/live/:token` and `/stream/live`. */
+/** Creates the routes `/stream/token`, `/stream/extend`, `/stream/topics`, `/stream/live/:token` and `/stream/live`. */
 export function streamRoutes(parts: StreamRouteParts): Route[] {
   const { access, eventLog, streams, tokens } = parts;
   return [
     route('POST', '/stream/token', async (exchange) => {
       const findSession = await access.verifyUser(exchange);
-      const session = await findSession();
+      const topics = await readTopics(exchange);
+      const session = await findSession(); // After the body, which may take long.
       access.checkTokenRate(exchange, session.userId);
-      return mintToken({ eventLog, tokens }, session);
+      assertRightsAllow(session.rights, topics, 'topics');
+      return mintToken({ eventLog, tokens }, session, topics);
     }),
 
     route('POST', '/stream/extend', (exchange) => {
@@ -65,6 +72,8 @@ export function streamRoutes(parts: StreamRouteParts): Route[] {
       };
       return extendStream(extensionParts, exchange, credential);
     }),
+
+    ...topicsRoutes(parts),
 
     streamRoute('/stream/live/:token', (exchange, { token: tokenText }) =>
       rejectInStream(
@@ -91,6 +100,17 @@ export function streamRoutes(parts: StreamRouteParts): Route[] {
       return rejectInStream(parts, exchange, open, toTokenHash(credential));
     }),
   ];
+}
+
+/**
+ * Returns the topics in the body of `POST /stream/token`. Ignores a body that is not JSON or has no `topics`,
+ * because the route existed before topics, and its clients may send any body.
+ */
+async function readTopics(exchange: Exchange): Promise<readonly string[]> {
+  if (!/\bjson\b/i.test(exchange.headers['content-type'] ?? '')) return [];
+  const body = await exchange.body({ bytesMax: topicBodyBytesMax });
+  if (typeof body !== 'object' || body === null || !Object.hasOwn(body, 'topics')) return [];
+  return parseTopicList('topics', parseStrictBody(body, ['topics']).topics);
 }
 
 /** Returns the hash of a stream token; undefined for another credential. */

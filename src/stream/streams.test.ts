@@ -4,11 +4,11 @@ import { SimulatedClient } from '../../test/support/clients/simulated-client.js'
 import { databaseFor } from '../../test/support/databases/test-database.js';
 import { unlimitedRetention } from '../../test/support/unlimited-retention.js';
 import { until } from '../../test/support/until.js';
-import { sql } from '../db/database.js';
+import { type Database, sql } from '../db/database.js';
 import { Failure } from '../errors.js';
 import { EventLog } from '../event-log/event-log.js';
 import type { LogStore } from '../event-log/log-store.js';
-import { controlEntryAppender } from '../event-log/open.js';
+import { controlEntryAppender, trimmedSeqSql } from '../event-log/open.js';
 import { SqlLogStore } from '../event-log/sql/sql-log-store.js';
 import { silentLogger } from '../logging/logger.js';
 import { WarningAggregator } from '../logging/warning-aggregator.js';
@@ -18,6 +18,7 @@ import type { LiveSession } from './session-checks.js';
 import { Streams } from './streams.js';
 import { StreamTokens } from './tokens/stream-token.js';
 import { TokenHolders } from './tokens/token-holders.js';
+import { TopicLookup } from './topics/topic-lookup.js';
 import { UserCount } from './user-count.js';
 
 const limits = {
@@ -71,6 +72,7 @@ async function prepareStream(
     eventLog,
     tokens,
     holders,
+    topicLookup: new TopicLookup(db, trimmedSeqSql),
     findLiveSession,
     limits,
     wallClock,
@@ -262,6 +264,73 @@ test('a stream is not opened when its session ends during the session lookup of 
   (await opening).open(client.connect());
 
   assert.equal(registry.size, 0);
+});
+
+/** What a removal of a topic, or trimming, leaves at this number. */
+const disturbances = {
+  'a topic is removed': (db: Database, seq: number) =>
+    db.transaction(async (tx) => {
+      await tx.execute(sql`delete from topic_losses where user_id = '1'`);
+      await tx.execute(sql`insert into topic_losses (user_id, seq) values ('1', ${seq})`);
+    }),
+  'entries are trimmed': (db: Database, seq: number) =>
+    db.execute(sql`update log_head set trimmed_seq = ${seq} where id = 1`),
+} as const;
+
+for (const [disturbance, disturb] of Object.entries(disturbances)) {
+  test(`when ${disturbance} after an open has read the head, it reads everything again`, async (t) => {
+    const { prepare, registry, client, hooks, db } = await prepareStream(t, returnLiveSession);
+    const appendControlEntries = controlEntryAppender(db, () => 0);
+    let reads = 0;
+    hooks.afterState = async () => {
+      reads += 1;
+      if (reads > 2) return;
+      const seq = await db.transaction((tx) => appendControlEntries(tx, [ended('other')]));
+      await disturb(db, seq);
+    };
+
+    (await prepare()).open(client.connect());
+    await nextTurn();
+    client.sink?.acceptBytes(1e6);
+
+    assert.equal(client.lastEventId, 'e-2');
+    assert.equal(registry.pendingOpens.size, 1); // That of `prepareStream`.
+  });
+
+  test(`when ${disturbance} during each of three reads, the open is refused temporarily`, async (t) => {
+    const { prepare, registry, hooks, db } = await prepareStream(t, returnLiveSession);
+    const appendControlEntries = controlEntryAppender(db, () => 0);
+    hooks.afterState = async () => {
+      const seq = await db.transaction((tx) => appendControlEntries(tx, [ended('other')]));
+      await disturb(db, seq);
+    };
+
+    await assert.rejects(prepare(), { name: 'service_unavailable', status: 503 });
+
+    assert.equal(registry.pendingOpens.size, 1); // That of `prepareStream`.
+  });
+}
+
+test('a stream whose token begins before a removal of a topic of the user is told so, and starts at the head', async (t) => {
+  const { prepare, db, mint } = await prepareStream(t, returnLiveSession);
+  const token = await mint(); // Begins at 0.
+  const appendControlEntries = controlEntryAppender(db, () => 0);
+  const kinds = [ended('other'), ended('another')];
+  await db.transaction((tx) => appendControlEntries(tx, kinds));
+  const openWithLoss = async (seq: number) => {
+    await disturbances['a topic is removed'](db, seq);
+    let wire = '';
+    const client = new SimulatedClient('1', (bytes) => {
+      wire += bytes.toString();
+    });
+    (await prepare(token)).open(client.connect());
+    await nextTurn();
+    client.sink?.acceptBytes(1e6);
+    return /"reason":"(\w+)","id":"([\w-]+)"/.exec(wire)?.slice(1);
+  };
+
+  assert.deepEqual(await openWithLoss(0), ['fresh', 'e-0']);
+  assert.deepEqual(await openWithLoss(1), ['too_old', 'e-2']);
 });
 
 test('an open that has failed or was cancelled is no longer pending', async (t) => {

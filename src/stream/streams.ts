@@ -23,6 +23,8 @@ import { TokenClaim, type TokenClaimParts } from './tokens/token-claim.js';
 import type { TokenHolders } from './tokens/token-holders.js';
 import { TokenLeakDetector } from './tokens/token-leak-detector.js';
 import { TokenReleases } from './tokens/token-releases.js';
+import type { StoredTopics, TopicLookup } from './topics/topic-lookup.js';
+import { TopicRows } from './topics/topic-rows.js';
 import type { UserCount } from './user-count.js';
 import { WriteScheduler } from './write-scheduler.js';
 
@@ -34,6 +36,8 @@ export interface OpenSnapshot {
   /** Undefined for a stream opened with an access token. */
   readonly token: StreamToken | undefined;
   readonly session: LiveSession;
+  /** Read last. No removal of a topic in it is newer than the state of the event log. */
+  readonly topics: StoredTopics;
 }
 
 /** Returns a session that has not ended. Throws `invalid_token` otherwise. */
@@ -52,6 +56,7 @@ export interface StreamsParts {
   readonly eventLog: EventLog;
   readonly tokens: StreamTokens;
   readonly holders: TokenHolders;
+  readonly topicLookup: Pick<TopicLookup, 'read'>;
   /** Returns the session, or undefined if it has ended. */
   readonly findLiveSession: (sessionId: string) => Promise<LiveSession | undefined>;
   readonly limits: EventStreamLimits;
@@ -79,6 +84,7 @@ interface OpeningStream {
   readonly id: string;
   readonly snapshot: OpenSnapshot;
   readonly start: StreamStart;
+  readonly topics: TopicRows;
   readonly client: StreamClient;
   readonly hasHeartbeatEvents: boolean;
   readonly sink: Sink;
@@ -90,6 +96,12 @@ export interface PreparedStream {
   /** Must be called if the stream is not opened. Idempotent. */
   cancel(): void;
 }
+
+/** How a client asks for a stream: with a stream token, or with an access token, whose session is then found. */
+type StreamCredential = { readonly tokenText: string } | { readonly findSession: FindSession };
+
+/** Number of times that the data for a stream is read, if entries were trimmed or topics removed meanwhile. */
+const readsMax = 3;
 
 /** Opens streams, and manages their tokens, their sessions and log lines. */
 export class Streams {
@@ -122,23 +134,17 @@ export class Streams {
    * from before the first read on. The stream starts at that head or earlier.
    *
    * Throws the errors of `StreamTokens.find` and `findSession`, `invalid_token` when the session has ended,
-   * and the errors of `work`.
+   * `service_unavailable` when topics of the user are removed or entries trimmed during each of three reads, and
+   * the errors of `work`.
    */
   async withSnapshot<Result>(
-    credential: { readonly tokenText: string } | { readonly findSession: FindSession },
+    credential: StreamCredential,
     work: (snapshot: OpenSnapshot) => Promise<Result>,
   ): Promise<Result> {
-    const { registry, eventLog, tokens } = this.#parts;
+    const { registry } = this.#parts;
     const pendingOpen = registry.pendingOpens.add();
     try {
-      const logState = await eventLog.readState();
-      if ('findSession' in credential) {
-        const session = await credential.findSession();
-        return await work({ pendingOpen, logState, token: undefined, session });
-      }
-      const token = await tokens.find(credential.tokenText);
-      const session = await this.#findSession(token);
-      return await work({ pendingOpen, logState, token, session });
+      return await work({ pendingOpen, ...(await this.#readSnapshot(credential)) });
     } catch (cause) {
       registry.pendingOpens.remove(pendingOpen);
       throw cause;
@@ -177,13 +183,16 @@ export class Streams {
     const id = randomBytes(16).toString('hex');
     const audiences = getAudiences(session.userId, session.id);
     const beginning = token?.beginning;
-    const start = await eventLog.resolveStart(logState, audiences, { lastEventId, beginning });
+    const topics = new TopicRows(audiences, snapshot.topics.rows);
+    const start = await eventLog.resolveStart(logState, topics.reader, {
+      ...{ lastEventId, beginning, lossSeq: snapshot.topics.lossSeq },
+    });
     if (token !== undefined && tokens.mode === 'single') await this.#claimSingle(token, id);
     const subscriber = { userId: session.userId, sessionId: session.id, audiences, ipKey };
     return {
       open: (sink) =>
         this.#open(
-          { id, snapshot, start, client, hasHeartbeatEvents, sink },
+          { id, snapshot, start, topics, client, hasHeartbeatEvents, sink },
           { ...subscriber, tokenHash: token?.hash },
         ),
       cancel: () => registry.pendingOpens.remove(pendingOpen),
@@ -228,6 +237,31 @@ export class Streams {
   async close(): Promise<void> {
     await this.#releases.idle();
     await this.#storeKeptAlive();
+  }
+
+  /**
+   * Reads the head of the event log, the token, the session and the topics, in this order. If a topic was removed or
+   * entries were trimmed after that head, all is read again: events before the removal may be missing.
+   */
+  async #readSnapshot(credential: StreamCredential): Promise<Omit<OpenSnapshot, 'pendingOpen'>> {
+    const { eventLog, topicLookup } = this.#parts;
+    for (let reads = 0; reads < readsMax; reads += 1) {
+      const logState = await eventLog.readState();
+      const { token, session } =
+        'findSession' in credential
+          ? { token: undefined, session: await credential.findSession() }
+          : await this.#findTokenSession(credential.tokenText);
+      const topics = await topicLookup.read({ userId: session.userId, tokenHash: token?.hash });
+      if (Math.max(topics.lossSeq, topics.trimmedSeq) <= logState.seq)
+        return { logState, token, session, topics };
+    }
+    const message = 'Cannot open stream: topics of the user are being removed';
+    throw new Failure('service_unavailable', message, { retryAfterMs: 1000 });
+  }
+
+  async #findTokenSession(tokenText: string) {
+    const token = await this.#parts.tokens.find(tokenText);
+    return { token, session: await this.#findSession(token) };
   }
 
   /** Returns the session of a token. Throws `invalid_token` if the session has ended. */

@@ -11,6 +11,8 @@ export interface StoredSession {
   readonly id: string;
   readonly user: User;
   readonly isUserDisabled: boolean;
+  /** The rights of the user as stored, see `Account.rights`. */
+  readonly storedRights: string | null;
   readonly selector: string;
   readonly currentHash: string;
   /** The hash of the token that was replaced last. */
@@ -86,12 +88,13 @@ interface Row {
   readonly first_name: string;
   readonly last_name: string;
   readonly disabled_at: number | null;
+  readonly rights: string | null;
   readonly head_seq: number | null;
 }
 
 const userColumns = sql`s.id, s.user_id, s.selector, s.cur_hash, s.prev_hash, s.successor_enc,
   s.prev_valid_until, s.generation, s.refreshed_at, s.idle_expires_at, s.absolute_expires_at,
-  s.revoked_at, u.username, u.first_name, u.last_name, u.disabled_at`;
+  s.revoked_at, u.username, u.first_name, u.last_name, u.disabled_at, u.rights`;
 
 const batchMax = 500;
 
@@ -269,6 +272,7 @@ function toSession(row: Row): StoredSession {
     id: row.id,
     user: { id: String(row.user_id), username, firstName, lastName },
     isUserDisabled: row.disabled_at !== null,
+    storedRights: row.rights,
     selector: row.selector,
     currentHash: row.cur_hash,
     previousHash: row.prev_hash,

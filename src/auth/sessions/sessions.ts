@@ -5,6 +5,7 @@ import { unavailable } from '../../db/failures.js';
 import { Failure } from '../../errors.js';
 import type { AppendControlEntries } from '../../event-log/open.js';
 import { sessionsEnded } from '../../events/control-entry.js';
+import { parseStoredRights, type TopicRights } from '../../events/topic-rights.js';
 import type { Client } from '../../http/client.js';
 import type { Audit } from '../../logging/audit.js';
 import { Batcher } from '../../util/batcher.js';
@@ -82,6 +83,13 @@ export interface LiveSession {
   /** The earlier of the idle and the absolute expiry, in epoch milliseconds. */
   readonly expiresAt: number;
   readonly user: User;
+  /** The rights of the user, read in the same snapshot. */
+  readonly rights: TopicRights;
+  /**
+   * Locks the rights until the end of a transaction, and returns whether they are still the same. Absent without
+   * rights.
+   */
+  readonly confirmRights?: ((tx: Database) => Promise<boolean>) | undefined;
   /**
    * Number of the newest entry of the event log in the snapshot in which the session was read: the session reflects
    * all entries up to it.
@@ -224,9 +232,16 @@ export class Sessions {
     const endState = session === undefined ? 'revoked' : getEndState(session, now);
     if (endState === 'revoked') this.#ended.set(sessionId, now + endedCacheMs);
     if (session === undefined || endState !== undefined) return undefined;
-    const { id, user, idleExpiresAt, absoluteExpiresAt, headSeq } = session;
+    const { id, user, idleExpiresAt, absoluteExpiresAt, storedRights, headSeq } = session;
     const expiresAt = Math.min(idleExpiresAt, absoluteExpiresAt);
-    return { id, userId: user.id, expiresAt, user, headSeq };
+    const { users } = this.#options;
+    const rights = parseStoredRights(storedRights);
+    return {
+      ...{ id, userId: user.id, expiresAt, user, rights, headSeq },
+      ...(storedRights !== null && {
+        confirmRights: (tx: Database) => users.confirmRights(user.id, storedRights, tx),
+      }),
+    };
   }
 
   /** Lists the live sessions of a user, most recently refreshed first. */

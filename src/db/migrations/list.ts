@@ -14,6 +14,7 @@ export const migrationsByDialect: Readonly<Record<Dialect, readonly Migration[]>
 
 /** All tables of the migrations in drop order: a referencing table before the referenced one. */
 export const tables = [
+  'token_topics',
   'stream_tokens',
   'sessions',
   'users',
@@ -26,6 +27,10 @@ export const tables = [
   'processes',
   'disconnects',
   'open_streams',
+  'topic_members',
+  'topic_losses',
+  'topic_revocations',
+  'trimmed_topics',
 ] as const;
 
 /** Tables of earlier migrations, which `sync --reset` drops, too. */

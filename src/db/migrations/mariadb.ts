@@ -211,4 +211,47 @@ export const mariadbMigrations: readonly Migration[] = [
       ) ${tableOptions}`,
     ],
   },
+  {
+    version: 8,
+    name: 'topics',
+    statements: [
+      'alter table api_keys add column topics text',
+      'alter table users add column rights text',
+      'alter table stream_tokens add column rights text',
+      `alter table events add column topic varchar(128) ${ascii}`,
+
+      `create table if not exists topic_members (
+        user_id varchar(255) ${ascii} not null,
+        topic varchar(128) ${ascii} not null,
+        since bigint not null,
+        rights text,
+        primary key (user_id, topic),
+        key topic_members_topic (topic, user_id)
+      ) ${tableOptions}`,
+      `create table if not exists token_topics (
+        token_hash char(64) ${ascii} not null,
+        topic varchar(128) ${ascii} not null,
+        since bigint not null,
+        primary key (token_hash, topic),
+        foreign key (token_hash) references stream_tokens (token_hash) on delete cascade
+      ) ${tableOptions}`,
+      `create table if not exists topic_losses (
+        user_id varchar(255) ${ascii} not null primary key,
+        seq bigint not null
+      ) ${tableOptions}`,
+      `create table if not exists topic_revocations (
+        user_id varchar(255) ${ascii} not null,
+        topic varchar(128) ${ascii} not null,
+        seq bigint not null,
+        created_at bigint not null,
+        primary key (user_id, topic),
+        key topic_revocations_time (created_at)
+      ) ${tableOptions}`,
+      `create table if not exists trimmed_topics (
+        topic varchar(128) ${ascii} not null primary key,
+        seq bigint not null,
+        key trimmed_topics_seq (seq)
+      ) ${tableOptions}`,
+    ],
+  },
 ];

@@ -64,7 +64,7 @@ async function describeMigrations(dialect: Dialect): Promise<void> {
         }
       }));
 
-    test('deleting a user cascades to sessions and stream tokens, and its id is never reused', () =>
+    test('deleting a user cascades to sessions, stream tokens and their topics, and its id is never reused', () =>
       withTarget(async (options) => {
         await migrate(options);
         const db = await openDatabase(options);
@@ -85,12 +85,16 @@ async function describeMigrations(dialect: Dialect): Promise<void> {
             sql`insert into stream_tokens (token_hash, user_id, session_id, created_at, expires_at)
               values ('t', 1, 's', 0, 0)`,
           );
+          await db.execute(
+            sql`insert into token_topics (token_hash, topic, since) values ('t', 'orders', 1)`,
+          );
 
           await db.execute(sql`delete from users where id = 1`);
           await db.execute(user('bob'));
 
           assert.deepEqual(await db.query(sql`select id from sessions`), []);
           assert.deepEqual(await db.query(sql`select token_hash from stream_tokens`), []);
+          assert.deepEqual(await db.query(sql`select topic from token_topics`), []);
           assert.deepEqual(await db.query(ids), [{ id: 2 }]);
         } finally {
           await db.close();

@@ -197,4 +197,46 @@ export const postgresMigrations: readonly Migration[] = [
       'create index open_streams_process on open_streams (process_id)',
     ],
   },
+  {
+    version: 8,
+    name: 'topics',
+    statements: [
+      'alter table api_keys add column topics text',
+      'alter table users add column rights text',
+      'alter table stream_tokens add column rights text',
+      'alter table events add column topic varchar(128) collate "C"',
+
+      `create table topic_members (
+        user_id varchar(255) collate "C" not null,
+        topic varchar(128) collate "C" not null,
+        since bigint not null,
+        rights text,
+        primary key (user_id, topic)
+      )`,
+      'create index topic_members_topic on topic_members (topic, user_id)',
+      `create table token_topics (
+        token_hash varchar(64) not null references stream_tokens (token_hash) on delete cascade,
+        topic varchar(128) collate "C" not null,
+        since bigint not null,
+        primary key (token_hash, topic)
+      )`,
+      `create table topic_losses (
+        user_id varchar(255) collate "C" not null primary key,
+        seq bigint not null
+      )`,
+      `create table topic_revocations (
+        user_id varchar(255) collate "C" not null,
+        topic varchar(128) collate "C" not null,
+        seq bigint not null,
+        created_at bigint not null,
+        primary key (user_id, topic)
+      )`,
+      'create index topic_revocations_time on topic_revocations (created_at)',
+      `create table trimmed_topics (
+        topic varchar(128) collate "C" not null primary key,
+        seq bigint not null
+      )`,
+      'create index trimmed_topics_seq on trimmed_topics (seq)',
+    ],
+  },
 ];

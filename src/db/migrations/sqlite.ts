@@ -221,4 +221,46 @@ export const sqliteMigrations: readonly Migration[] = [
       'create index open_streams_process on open_streams (process_id)',
     ],
   },
+  {
+    version: 8,
+    name: 'topics',
+    statements: [
+      'alter table api_keys add column topics text',
+      'alter table users add column rights text',
+      'alter table stream_tokens add column rights text',
+      'alter table events add column topic text',
+
+      `create table topic_members (
+        user_id text not null,
+        topic text not null,
+        since integer not null,
+        rights text,
+        primary key (user_id, topic)
+      ) strict, without rowid`,
+      'create index topic_members_topic on topic_members (topic, user_id)',
+      `create table token_topics (
+        token_hash text not null references stream_tokens (token_hash) on delete cascade,
+        topic text not null,
+        since integer not null,
+        primary key (token_hash, topic)
+      ) strict, without rowid`,
+      `create table topic_losses (
+        user_id text not null primary key,
+        seq integer not null
+      ) strict, without rowid`,
+      `create table topic_revocations (
+        user_id text not null,
+        topic text not null,
+        seq integer not null,
+        created_at integer not null,
+        primary key (user_id, topic)
+      ) strict, without rowid`,
+      'create index topic_revocations_time on topic_revocations (created_at)',
+      `create table trimmed_topics (
+        topic text not null primary key,
+        seq integer not null
+      ) strict, without rowid`,
+      'create index trimmed_topics_seq on trimmed_topics (seq)',
+    ],
+  },
 ];

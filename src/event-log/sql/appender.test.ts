@@ -10,6 +10,8 @@ import {
   smallEventBytes,
 } from '../../../test/support/databases/event-store.js';
 import { outlineOutcome } from '../../../test/support/outline-outcome.js';
+import { toReader } from '../../../test/support/to-reader.js';
+import { sql } from '../../db/database.js';
 import type { LoggableEvent } from '../log-store.js';
 import { SqlLogStore } from './sql-log-store.js';
 
@@ -128,7 +130,7 @@ test('when requests share a commit, only those of a revoked API key are rejected
   ]);
   const { eventCount, bytes } = await store.readState();
   assert.deepEqual({ eventCount, bytes }, { eventCount: 8, bytes: 8 * smallEventBytes });
-  const { events: read } = await store.read(['u:1'], { after: 0, upTo: 10 }, page);
+  const { events: read } = await store.read(toReader(['u:1']), { after: 0, upTo: 10 }, page);
   assert.equal(read.map(({ data }) => data).join(''), 'abcdefgh');
 });
 
@@ -186,8 +188,44 @@ test('when requests share a commit, only those that were checked against another
     ...['appended 8', 'appended 9', 'appended 10'],
     ...['limits_changed', 'limits_changed', 'limits_changed', 'limits_changed'],
   ]);
-  const { events: read } = await store.read(['u:1'], { after: 0, upTo: 10 }, page);
+  const { events: read } = await store.read(toReader(['u:1']), { after: 0, upTo: 10 }, page);
   assert.equal(read.map(({ data }) => data).join(''), 'abcdefghi');
+});
+
+test('only requests that were checked against the stored topics of their API key are accepted', async (t) => {
+  const { db, store, one } = await openStoreWithKeys(t);
+  const patterns = ['orders:*', 'a'.repeat(128)];
+  const topics = JSON.stringify(patterns);
+  await db.execute(
+    sql`update api_keys set topics = ${topics}, user_prefix = 'shop:' where id = ${one}`,
+  );
+  const by = (topicPatterns: readonly string[] | undefined, userPrefix = 'shop:') => ({
+    ...{ keyId: one, userPrefix, topicPatterns },
+  });
+
+  const publishers = [
+    by(patterns),
+    by(undefined),
+    by([]),
+    by(['orders:*']),
+    by(['Orders:*', 'a'.repeat(128)]),
+    by(patterns.toReversed()),
+    by(patterns, 'shop'),
+  ];
+
+  const [allowed, ...refused] = publishers;
+  assert.ok(allowed);
+  for (let round = 0; round < 2; round += 1) {
+    // The second round knows the number of the next event, and takes another way.
+    const [outcome] = await store.append([{ ...request(event('x')), publisher: allowed }]);
+    assert.equal(outcome?.kind, 'appended');
+  }
+  assert.equal((await store.readPublishSnapshot(allowed)).refusal, undefined);
+  for (const publisher of refused) {
+    const [outcome] = await store.append([{ ...request(event('x')), publisher }]);
+    assert.equal(outcome?.kind, 'limits_changed');
+    assert.equal((await store.readPublishSnapshot(publisher)).refusal, 'limits_changed');
+  }
 });
 
 test('an API key appends until the millisecond in which it expires', async (t) => {

@@ -184,15 +184,15 @@ function buildHeadUpdate(added: readonly NumberedEvent[], sign: 1 | -1 = 1): Sql
 /** Builds the inserts of events and their audiences, with many rows per statement. */
 function buildInserts(added: readonly NumberedEvent[], now: number): Sql[] {
   const rows = added.map(({ seq, event }) => {
-    const { type = null, data, expiresAt = null } = event;
-    return [seq, type, data, getStoredBytes(event), now, expiresAt];
+    const { type = null, topic = null, data, expiresAt = null } = event;
+    return [seq, type, topic, data, getStoredBytes(event), now, expiresAt];
   });
   const recipients = added.flatMap(({ seq, event }) =>
     event.audiences.map((audience) => [audience, seq]),
   );
   return [
     ...inserts(
-      sql`insert into events (seq, type, data, bytes, created_at, expires_at) values `,
+      sql`insert into events (seq, type, topic, data, bytes, created_at, expires_at) values `,
       rows,
     ),
     ...inserts(sql`insert into event_audiences (audience, seq) values `, recipients),

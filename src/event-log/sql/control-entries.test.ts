@@ -9,6 +9,7 @@ import {
   smallEventBytes,
 } from '../../../test/support/databases/event-store.js';
 import { outlineOutcome } from '../../../test/support/outline-outcome.js';
+import { toReader } from '../../../test/support/to-reader.js';
 import { unlimitedRetention } from '../../../test/support/unlimited-retention.js';
 import { sql } from '../../db/database.js';
 import { controlEntryAppender } from '../open.js';
@@ -36,7 +37,7 @@ test('each control entry has a sequence number, in order with events, and no aud
     { seq: 4, eventCount: 2, bytes: 2 * smallEventBytes },
   );
   const all = { after: 0, upTo: 10 };
-  const read = await store.read(['all', 'u:1', 's:s1'], all, page);
+  const read = await store.read(toReader(['all', 'u:1', 's:s1']), all, page);
   assert.deepEqual(
     read.events.map((found) => found.seq),
     [1, 4],
@@ -65,7 +66,9 @@ test('control entries are applied in sequence order with the events of all proce
   eventLog.subscribe({
     deliver: ({ data }, { seq }) => received.push([seq, data]),
     deliverVolatile() {},
-    applyControl: (entry, seq) => received.push([seq, entry]),
+    applyControl(entry, seq) {
+      received.push([seq, entry]);
+    },
     handleGap: () => received.push('gap'),
   });
 
@@ -83,7 +86,7 @@ test('control entries are applied in sequence order with the events of all proce
     [4, 'theirs'],
     [5, ended('s2')],
   ]);
-  const { frames, endSeq } = await eventLog.read(['u:1'], 0, 1e6);
+  const { frames, endSeq } = await eventLog.read(toReader(['u:1']), 0, 1e6);
   assert.deepEqual(
     frames.map((frame) => frame.seq),
     [1, 3, 4],
@@ -99,7 +102,9 @@ test('a volatile event is delivered after the entries that other processes appen
   lagging.subscribe({
     deliver: ({ data }) => delivered.push(data),
     deliverVolatile: ({ data }) => delivered.push(data),
-    applyControl: (entry) => delivered.push(entry),
+    applyControl(entry) {
+      delivered.push(entry);
+    },
     handleGap: () => delivered.push('gap'),
   });
   const append = controlEntryAppender(db, wallClock);
@@ -124,7 +129,7 @@ test('a lagging process replays only events up to the last entry that it has app
   await db.transaction((tx) => controlEntryAppender(db, wallClock)(tx, [ended('s1')]));
   await before.append(request(event('3')));
 
-  const page = await lagging.read(['u:1'], 0, 1e6);
+  const page = await lagging.read(toReader(['u:1']), 0, 1e6);
 
   assert.deepEqual(
     page.frames.map(({ seq }) => seq),
@@ -133,7 +138,7 @@ test('a lagging process replays only events up to the last entry that it has app
   assert.deepEqual([page.endSeq, page.hasMore], [1, false]);
   await lagging.catchUp();
   assert.deepEqual(
-    (await lagging.read(['u:1'], page.endSeq, 1e6)).frames.map(({ seq }) => seq),
+    (await lagging.read(toReader(['u:1']), page.endSeq, 1e6)).frames.map(({ seq }) => seq),
     [3],
   );
 });

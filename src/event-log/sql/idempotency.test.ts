@@ -11,6 +11,7 @@ import {
   smallEventBytes,
 } from '../../../test/support/databases/event-store.js';
 import { outlineOutcome } from '../../../test/support/outline-outcome.js';
+import { toReader } from '../../../test/support/to-reader.js';
 import { sql } from '../../db/database.js';
 import { Failure } from '../../errors.js';
 import type { LoggableEvent } from '../log-store.js';
@@ -61,7 +62,7 @@ test('events with their own idempotency keys are appended once, whichever events
   assert.deepEqual(await append([keyedEvent('e', '8')]), ['appended 8']);
   const { eventCount, bytes } = await store.readState();
   assert.deepEqual({ eventCount, bytes }, { eventCount: 8, bytes: 8 * smallEventBytes });
-  const { events: read } = await store.read(['u:1'], { after: 0, upTo: 100 }, page);
+  const { events: read } = await store.read(toReader(['u:1']), { after: 0, upTo: 100 }, page);
   assert.equal(read.map(({ data }) => data).join(''), '12345678');
 });
 

@@ -9,6 +9,7 @@ import {
   smallEventBytes,
 } from '../../../test/support/databases/event-store.js';
 import { withStatementLog } from '../../../test/support/recording/statement-hooks.js';
+import { toReader } from '../../../test/support/to-reader.js';
 import { unlimitedRetention } from '../../../test/support/unlimited-retention.js';
 import type { Database, Sql } from '../../db/database.js';
 import { silentLogger } from '../../logging/logger.js';
@@ -24,7 +25,11 @@ test('a reader receives only events for its audiences, in order, page by page', 
   await store.append([request(...recipients.map((to, index) => event(String(index + 1), to)))]);
   const seqs = async (after: number, limit: number) =>
     (
-      await store.read(audiences, { after, upTo: 1e6 }, { eventsMax: limit, bytesMax: 1000 })
+      await store.read(
+        toReader(audiences),
+        { after, upTo: 1e6 },
+        { eventsMax: limit, bytesMax: 1000 },
+      )
     ).events.map(({ seq }) => seq);
 
   assert.deepEqual(await seqs(0, 100), [1, 2, 4, 5, 7]);
@@ -33,13 +38,44 @@ test('a reader receives only events for its audiences, in order, page by page', 
   assert.deepEqual(await seqs(7, 2), []);
 });
 
+test('an event has the same bytes when it is delivered, read from the store and delivered by another process', async (t) => {
+  const { openLog } = await openStore(t);
+  const [eventLog, other] = [await openLog(), await openLog()];
+  const delivered: string[] = [];
+  const deliver = (_: unknown, { bytes }: { bytes: Buffer }) => delivered.push(String(bytes));
+  const subscriber = { deliver, deliverVolatile: deliver, applyControl() {}, handleGap() {} };
+  for (const each of [eventLog, other]) each.subscribe(subscriber);
+  const topic = `Orders:${'x'.repeat(121)}`;
+  const inTopic = { ...event('in a topic', [`t:${topic}`]), topic };
+  const volatile = { ...inTopic, data: 'volatile', volatile: true };
+
+  await eventLog.append(request(inTopic, event('for a user and a topic', ['u:1', `t:${topic}`])));
+  await other.catchUp();
+  const replayed = await (await openLog()).read(toReader(['u:1', `t:${topic}`]), 0, 1e6);
+  await eventLog.publish([volatile], undefined);
+
+  const bytes = [
+    `event: note\ntopic: ${topic}\ndata: in a topic\nid: e1-1\n\n`,
+    'event: note\ndata: for a user and a topic\nid: e1-2\n\n',
+  ];
+  assert.deepEqual(delivered, [
+    ...bytes,
+    ...bytes,
+    `event: note\ntopic: ${topic}\ndata: volatile\n\n`,
+  ]);
+  assert.deepEqual(
+    replayed.frames.map((frame) => String(frame.bytes)),
+    bytes,
+  );
+});
+
 test('large and small events are read in order and unchanged', async (t) => {
   const { store } = await openStore(t);
   const written = ['small', 'l'.repeat(21), '', 's'.repeat(20), 'L'.repeat(90), 'out'];
   await store.append([request(...written.map((data) => event(data)))]);
 
   const { events, hasMore } = await store.read(
-    ['u:1'],
+    toReader(['u:1']),
     { after: 0, upTo: 1e6 },
     { eventsMax: 10, bytesMax: 100 },
   );
@@ -57,7 +93,7 @@ test('a page ends with the event that reaches the byte limit, and has at least o
   await store.append([request(...sizes.map((size) => event('é'.repeat(size / 2))))]);
   const read = async (after: number, bytesMax: number, eventsMax = 100) => {
     const { events, hasMore } = await store.read(
-      ['u:1'],
+      toReader(['u:1']),
       { after, upTo: 1e6 },
       { eventsMax, bytesMax },
     );
@@ -129,14 +165,16 @@ test('a range that fits even if its entries have the maximum size is read withou
 test('a page contains the number up to which the event log was trimmed when the page was read', async (t) => {
   const { store } = await openStore(t);
   await store.append([request(event('a'), event('b', ['u:2']), event('c'))]);
-  const read = (reader: string) => store.read([reader], { after: 0, upTo: 3 }, page);
+  const read = (reader: string) => store.read(toReader([reader]), { after: 0, upTo: 3 }, page);
 
   assert.equal((await read('u:1')).trimmedSeq, 0);
   await store.trim({ after: 0, upTo: 2, eventCount: 2, bytes: 2 * smallEventBytes, now: 0 });
 
   const kept = await read('u:1');
   assert.deepEqual([kept.events.map(({ seq }) => seq), kept.trimmedSeq], [[3], 2]);
-  assert.deepEqual(await read('u:2'), { events: [], hasMore: false, trimmedSeq: 2 });
+  assert.deepEqual(await read('u:2'), {
+    ...{ events: [], endSeq: 3, hasMore: false, trimmedSeq: 2, topicsBySeq: undefined },
+  });
 });
 
 test('a read reports a gap only if a trimmed event was for the reader', async (t) => {
@@ -148,7 +186,7 @@ test('a read reports a gap only if a trimmed event was for the reader', async (t
   await store.trim({ after: 0, upTo: 2, eventCount: 2, bytes: 2 * smallEventBytes, now: 0 });
 
   const hasGap = async (reader: string, after: number) =>
-    (await later.read([reader], after, 1e6)).hasGap;
+    (await later.read(toReader([reader]), after, 1e6)).hasGap;
   assert.equal(await hasGap('u:1', 0), true);
   assert.equal(await hasGap('u:1', 1), false);
   assert.equal(await hasGap('u:2', 1), true);
@@ -173,7 +211,7 @@ test('an event that expired before a process reads it is not delivered to its li
 
   assert.deepEqual(delivered, ['1', '3']);
   assert.equal(behind.head, 3);
-  const { frames } = await behind.read(audiences, 0, 1e6);
+  const { frames } = await behind.read(toReader(audiences), 0, 1e6);
   assert.deepEqual(
     frames.map(({ seq }) => seq),
     [1, 3],
@@ -231,7 +269,9 @@ test('unusual data is stored and read unchanged', async (t) => {
   await store.append([request(...data.map((text) => event(text)))]);
 
   assert.deepEqual(
-    (await store.read(['u:1'], { after: 0, upTo: 1e6 }, page)).events.map((found) => found.data),
+    (await store.read(toReader(['u:1']), { after: 0, upTo: 1e6 }, page)).events.map(
+      (found) => found.data,
+    ),
     data,
   );
 });
@@ -241,7 +281,8 @@ test('expired events are not replayed', async (t) => {
   const eventLog = await openLog();
   await eventLog.append(request(event('expiring', ['u:1'], time.now + 1000), event('stays')));
   const later = await openLog(); // Opened after the events, so nothing is cached.
-  const read = async () => (await later.read(audiences, 0, 1e6)).frames.map(({ seq }) => seq);
+  const read = async () =>
+    (await later.read(toReader(audiences), 0, 1e6)).frames.map(({ seq }) => seq);
 
   assert.deepEqual(await read(), [1, 2]);
   time.now += 1000;

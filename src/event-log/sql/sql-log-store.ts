@@ -1,9 +1,8 @@
-import { type Database, list, type Sql, type Subscription, sql } from '../../db/database.js';
-import type { Audience } from '../../events/audience.js';
+import { type Database, type Sql, type Subscription, sql } from '../../db/database.js';
+import type { Reader } from '../../events/topic.js';
 import type {
   AppendOutcome,
   AppendRequest,
-  LoggedEvent,
   LoggedRange,
   LogState,
   LogStore,
@@ -28,9 +27,11 @@ import {
   readHead,
   type VerifiableHead,
 } from './log-generation.js';
+import { type EventRow, PageReader, toLoggedEvent } from './page-reader.js';
 import { noPublisherKeys, type PublisherKeys } from './publisher-keys.js';
 import { trimRange } from './trim.js';
-import { findLastTrimmedSeq } from './trimmed-audiences.js';
+import { findLastTrimmedSeqOfAudiences } from './trimmed-audiences.js';
+import { findLastTrimmedSeqOfTopics } from './trimmed-topics.js';
 
 export interface SqlLogStoreOptions {
   readonly wallClock: () => number;
@@ -40,13 +41,6 @@ export interface SqlLogStoreOptions {
   readonly onReplaced?: () => void;
   /** Checks the API keys of requests. By default none is refused. */
   readonly keys?: PublisherKeys;
-}
-
-interface EventRow {
-  readonly seq: number;
-  readonly type: string | null;
-  readonly data: string;
-  readonly expires_at: number | null;
 }
 
 interface EntryRow extends EventRow {
@@ -60,18 +54,6 @@ interface StateRow extends VerifiableHead {
   readonly bytes: number;
 }
 
-interface HeadRow {
-  readonly epoch: string;
-  readonly head_seq: number;
-  readonly trimmed_seq: number;
-}
-
-interface PageRow extends Omit<EventRow, 'data'> {
-  readonly bytes: number;
-  /** Null for large data, which is read separately. */
-  readonly data: string | null;
-}
-
 /**
  * Selects the size of an entry, see `getStoredBytes`. The column is null for control entries, and for events of
  * version 0.1.
@@ -80,7 +62,7 @@ const storedBytes = sql`coalesce(bytes, octet_length(data))`;
 
 /**
  * Stores the event log in tables of a `Database`: `log_head`, `events`, `event_audiences`,
- * `idempotency` and `trimmed_audiences`. Once the stored event log has been replaced (see
+ * `idempotency`, `trimmed_audiences` and `trimmed_topics`. Once the stored event log has been replaced (see
  * `LogGeneration`), `readState`, `readPublishSnapshot`, `read` and `append` throw `service_unavailable`.
  */
 export class SqlLogStore implements LogStore {
@@ -93,6 +75,7 @@ export class SqlLogStore implements LogStore {
   readonly #keys: PublisherKeys;
   readonly #wallClock: () => number;
   readonly #appender: SqlAppender;
+  readonly #pages: PageReader;
 
   private constructor(
     db: Database,
@@ -107,6 +90,7 @@ export class SqlLogStore implements LogStore {
     this.#keys = keys;
     this.#wallClock = wallClock;
     this.#appender = new SqlAppender(db, wallClock, generation, keys);
+    this.#pages = new PageReader(db, generation);
   }
 
   /** Opens the event log. Creates it with the epoch `newEpoch` if the database has none. */
@@ -151,26 +135,8 @@ export class SqlLogStore implements LogStore {
     return { seq, refusal: refusal ?? 'limits_changed' };
   }
 
-  /**
-   * Merges one limited index range per audience, so the cost depends on the number of events for the
-   * reader, not on the number of all events. Small data is read together with the sizes. Large data is read only
-   * for the events of the page, so that little more than the page is transferred.
-   */
-  async read(
-    audiences: readonly Audience[],
-    range: SeqRange,
-    limits: PageLimits,
-  ): Promise<StoredPage> {
-    const { rows, trimmedSeq } = await this.#readRows(audiences, range, limits);
-    const page = takePage(rows, limits.bytesMax);
-    const hasMore = rows.length === limits.eventsMax || page.length < rows.length;
-    const largeData = await this.#readData(page.filter(({ data }) => data === null));
-    const trimmedMeanwhile = page.findLast(({ seq, data }) => data === null && !largeData.has(seq));
-    const events = page.flatMap((row) => {
-      const data = row.data ?? largeData.get(row.seq);
-      return data === undefined ? [] : toLoggedEvent({ ...row, data }, []);
-    });
-    return { events, hasMore, trimmedSeq: Math.max(trimmedSeq, trimmedMeanwhile?.seq ?? 0) };
+  read(reader: Reader, range: SeqRange, limits: PageLimits): Promise<StoredPage> {
+    return this.#pages.read(reader, range, limits);
   }
 
   async readAll({ after, upTo: rangeEnd }: SeqRange, bytesMax: number): Promise<LoggedRange> {
@@ -183,7 +149,7 @@ export class SqlLogStore implements LogStore {
         where seq > ${after} and seq <= ${upTo} order by seq`,
     );
     const rows = await this.#background.query<EntryRow>(
-      sql`select seq, type, data, expires_at, control from events
+      sql`select seq, type, topic, data, expires_at, control from events
         where seq > ${after} and seq <= ${upTo} order by seq`,
     );
     const audiencesBySeq = new Map<number, string[]>();
@@ -201,8 +167,12 @@ export class SqlLogStore implements LogStore {
     return { entries, upTo };
   }
 
-  findLastTrimmedSeq(audiences: readonly Audience[]): Promise<number> {
-    return findLastTrimmedSeq(this.#db, audiences);
+  async findLastTrimmedSeq({ audiences, topics }: Reader, after: number): Promise<number> {
+    const [ofAudiences, ofTopics] = await Promise.all([
+      findLastTrimmedSeqOfAudiences(this.#db, audiences),
+      findLastTrimmedSeqOfTopics(this.#db, topics, after),
+    ]);
+    return ofAudiences > after ? Math.max(ofAudiences, ofTopics) : ofTopics;
   }
 
   async readOldestEntries(
@@ -265,52 +235,6 @@ export class SqlLogStore implements LogStore {
     const [row] = await db.query<Row>(toQuery(known));
     return this.#generation.observe(row, known);
   }
-
-  /**
-   * Reads the rows of a page, and in the same snapshot the number up to which the event log is trimmed. The
-   * inner query has the limit, and the outer query repeats the range, because otherwise PostgreSQL plans for a
-   * full page per audience and scans `events` from its beginning.
-   */
-  async #readRows(
-    audiences: readonly Audience[],
-    { after, upTo }: SeqRange,
-    { eventsMax: limit, bytesMax }: PageLimits,
-  ): Promise<{ rows: PageRow[]; trimmedSeq: number }> {
-    // Twice the average size of an event in a page that reaches both limits.
-    const smallBytesMax = Math.floor((2 * bytesMax) / limit);
-    const ranges = union(
-      audiences,
-      (audience) => sql`select seq from event_audiences
-        where audience = ${audience} and seq > ${after} and seq <= ${upTo}
-        order by seq limit ${limit}`,
-    );
-    const { known } = this.#generation;
-    const rows = await this.#db.query<HeadRow & (PageRow | { readonly seq: null })>(
-      sql`select log_head.epoch, log_head.seq as head_seq, log_head.trimmed_seq, page.*
-        from log_head left join (
-          select e.seq, e.type, e.expires_at, octet_length(e.data) as bytes,
-            case when octet_length(e.data) <= ${smallBytesMax} then e.data end as data
-          from (select seq from (${ranges}) found order by seq limit ${limit}) visible
-          join events e on e.seq = visible.seq
-          where e.seq > ${after} and e.seq <= ${upTo}
-        ) page on 1 = 1
-        where log_head.id = 1 order by page.seq`,
-    );
-    const [head] = rows;
-    this.#generation.observe(head && { epoch: head.epoch, seq: head.head_seq }, known);
-    return {
-      rows: rows.flatMap((row) => (row.seq === null ? [] : row)),
-      trimmedSeq: head?.trimmed_seq ?? 0,
-    };
-  }
-
-  async #readData(rows: readonly PageRow[]): Promise<ReadonlyMap<number, string>> {
-    if (rows.length === 0) return new Map();
-    const found = await this.#db.query<{ seq: number; data: string }>(
-      sql`select seq, data from events where seq in (${list(rows.map(({ seq }) => seq))})`,
-    );
-    return new Map(found.map(({ seq, data }) => [seq, data]));
-  }
 }
 
 async function createLog(db: Database, epoch: string): Promise<LogHead> {
@@ -330,38 +254,4 @@ async function createLog(db: Database, epoch: string): Promise<LogHead> {
 
 function toLogState({ epoch, seq, trimmed_seq, events, bytes }: StateRow): LogState {
   return { epoch, seq, trimmedSeq: trimmed_seq, eventCount: events, bytes };
-}
-
-function toLoggedEvent(row: EventRow, audiences: readonly Audience[]): LoggedEvent {
-  return {
-    seq: row.seq,
-    audiences,
-    type: row.type ?? undefined,
-    data: row.data,
-    expiresAt: row.expires_at ?? undefined,
-  };
-}
-
-/** Returns the first rows, up to and including the row that reaches `bytesMax`; at least one row. */
-function takePage(rows: readonly PageRow[], bytesMax: number): PageRow[] {
-  const page: PageRow[] = [];
-  let bytesBefore = 0;
-  for (const row of rows) {
-    if (bytesBefore >= bytesMax) break;
-    page.push(row);
-    bytesBefore += row.bytes;
-  }
-  return page;
-}
-
-/** Builds the union of one index range per audience. */
-function union(audiences: readonly Audience[], range: (audience: Audience) => Sql): Sql {
-  return audiences
-    .map((audience, index) => sql`select seq from (${range(audience)}) ${alias(index)}`)
-    .reduce((all, part) => sql`${all} union ${part}`);
-}
-
-/** Returns a distinct alias, because derived tables need one. */
-function alias(index: number): Sql {
-  return { texts: [`range_${index}`], values: [] };
 }

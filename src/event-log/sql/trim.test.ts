@@ -4,19 +4,23 @@ import { serverDialects, testOnDialects } from '../../../test/support/databases/
 import { waitForBlocked, whileLocked } from '../../../test/support/databases/locks.js';
 import { databaseFor } from '../../../test/support/databases/test-database.js';
 import { outlineOutcome } from '../../../test/support/outline-outcome.js';
+import { toReader } from '../../../test/support/to-reader.js';
 import { type Database, sql } from '../../db/database.js';
 import { SqlLogStore } from './sql-log-store.js';
-import { findLastTrimmedSeq, recordTrimmed } from './trimmed-audiences.js';
+import { findLastTrimmedSeqOfAudiences, recordTrimmed } from './trimmed-audiences.js';
+import { findLastTrimmedSeqOfTopics, recordTrimmedTopics } from './trimmed-topics.js';
 
 const test = await testOnDialects('trims');
 
-/** Opens an event log in two processes. The event log has 12 events, in turn for the users 1, 2 and 3. */
+const recipients = ['u:1', 'u:2', 't:3'];
+
+/** Opens an event log in two processes. The event log has 12 events, in turn for the users 1 and 2 and the topic 3. */
 async function openStores(t: TestContext) {
   const db = await databaseFor(t);
   const options = { wallClock: () => 1_800_000_000_000, newEpoch: 'e1' };
   const store = await SqlLogStore.open(db, options);
   const other = await SqlLogStore.open(db, options);
-  for (let seq = 1; seq <= 12; seq += 1) await store.append([request(`u:${1 + (seq % 3)}`)]);
+  for (let seq = 1; seq <= 12; seq += 1) await store.append([request(recipients[seq % 3] ?? '')]);
   return { db, store, other };
 }
 
@@ -47,19 +51,20 @@ async function assertTrimmed(db: Database, store: SqlLogStore, trimmedSeq: numbe
       kept,
     );
   }
-  const newest = (user: number) => {
+  const newest = (recipient: string) => {
     const seqs = Array.from({ length: trimmedSeq }, (_, index) => index + 1);
-    return seqs.findLast((seq) => 1 + (seq % 3) === user) ?? 0;
+    return seqs.findLast((seq) => recipients[seq % 3] === recipient) ?? 0;
   };
-  for (const user of [1, 2, 3]) {
-    assert.equal(await store.findLastTrimmedSeq([`u:${user}`]), newest(user), `of user ${user}`);
-  }
+  for (const user of ['u:1', 'u:2'])
+    assert.equal(await store.findLastTrimmedSeq(toReader([user]), 0), newest(user), user);
+  assert.equal(await store.findLastTrimmedSeq(toReader(['u:9'], { 3: 0 }), 0), newest('t:3'));
 }
 
 const heldRows = {
   events: sql`update events set type = type where seq = 4`,
   event_audiences: sql`update event_audiences set seq = seq where seq = 4`,
   trimmed_audiences: sql`update trimmed_audiences set seq = seq`,
+  trimmed_topics: sql`update trimmed_topics set seq = seq`,
 };
 
 for (const [table, statement] of Object.entries(heldRows)) {
@@ -159,7 +164,76 @@ test('the newest trimmed event of each of thousands of audiences is recorded', a
   await db.transaction((tx) => recordTrimmed(tx, trimmed));
 
   for (const index of [0, 999, 1000, 1999, 2000, 2499]) {
-    const seq = await findLastTrimmedSeq(db, [`u:${index}`]);
+    const seq = await findLastTrimmedSeqOfAudiences(db, [`u:${index}`]);
     assert.ok(seq > index, `u:${index} has ${seq}`); // Higher if it shares its bucket.
   }
+});
+
+/** Returns the newest trimmed event above `after` for a reader with these topics. */
+const lastOf = (db: Database, topics: Record<string, number>, after = 0) =>
+  findLastTrimmedSeqOfTopics(db, toReader([], topics).topics, after);
+
+test('a trimmed topic counts for a reader only above its start and the number since which it has the topic', async (t) => {
+  const { db, store } = await openStores(t);
+  await store.trim(range(0, 7)); // The events 2 and 5 were for the topic 3.
+
+  assert.equal(await lastOf(db, { 3: 0 }), 5);
+  assert.equal(await lastOf(db, { 3: 4 }), 5);
+  assert.equal(await lastOf(db, { 3: 5 }), 0);
+  assert.equal(await lastOf(db, { 3: 0 }, 4), 5);
+  assert.equal(await lastOf(db, { 3: 0 }, 5), 0);
+  assert.equal(await lastOf(db, { 2: 0, 4: 0 }), 0);
+  assert.equal(await lastOf(db, { 2: 0, 3: 0 }), 5);
+  const both = toReader(['u:1'], { 3: 5 });
+  assert.equal(await store.findLastTrimmedSeq(both, 0), 6);
+  assert.equal(await store.findLastTrimmedSeq(both, 6), 0);
+});
+
+test('trimmed topics are exact: nothing counts for a reader with 1100 other topics', async (t) => {
+  const { db } = await openStores(t);
+  const trimmed = Array.from({ length: 5000 }, (_, index) => ({
+    topic: `${index}`,
+    seq: index + 1,
+  }));
+  const others = Array.from({ length: 1100 }, (_, index): [string, number] => [`x${index}`, 0]);
+
+  await db.transaction((tx) => recordTrimmedTopics(tx, trimmed));
+
+  assert.equal(await lastOf(db, Object.fromEntries(others)), 0);
+  for (const index of [0, 999, 1000, 4999])
+    assert.equal(await lastOf(db, Object.fromEntries([...others, [`${index}`, 0]])), index + 1);
+  assert.equal(await lastOf(db, { A: 0 }), 0);
+  await db.transaction((tx) => recordTrimmedTopics(tx, [{ topic: 'a', seq: 6000 }]));
+  assert.equal(await lastOf(db, { A: 0 }), 0, 'the case of letters counts');
+});
+
+test('of too many trimmed topics the oldest are deleted, and the newest number deleted counts for every topic', async (t) => {
+  const { db } = await openStores(t);
+  const record = (...trimmed: [string, number][]) =>
+    db.transaction((tx) =>
+      recordTrimmedTopics(
+        tx,
+        trimmed.map(([topic, seq]) => ({ topic, seq })),
+        3,
+      ),
+    );
+
+  await record(['a', 1], ['b', 2]);
+  await record(['a', 5]);
+  await record(['c', 6]);
+  assert.equal(await lastOf(db, { other: 0 }), 0, 'three topics, as many as are kept');
+  await record(['d', 8], ['e', 8]); // Deletes `b` and `a`.
+
+  assert.equal(await lastOf(db, { other: 0 }), 5);
+  assert.equal(await lastOf(db, { other: 4, later: 9 }), 5);
+  assert.equal(await lastOf(db, { other: 5, later: 9 }), 0);
+  assert.equal(await lastOf(db, { other: 0 }, 5), 0);
+  assert.equal(await lastOf(db, { c: 0 }), 6);
+  assert.equal(await lastOf(db, { d: 0 }, 5), 8);
+  await record(['c', 9], ['f', 10]);
+  assert.equal(await lastOf(db, { other: 0 }), 8, 'one of two topics with the same number');
+  const rows = await db.query<{ topic: string }>(
+    sql`select topic from trimmed_topics order by seq`,
+  );
+  assert.equal(rows.filter(({ topic }) => !topic.startsWith('*')).length, 3);
 });

@@ -1,6 +1,8 @@
 import { type Database, sql } from '../../db/database.js';
+import { getTopic } from '../../events/audience.js';
 import type { TrimRange } from '../log-store.js';
 import { recordTrimmed, type TrimmedAudience } from './trimmed-audiences.js';
+import { recordTrimmedTopics } from './trimmed-topics.js';
 
 /**
  * Deletes a range of entries in one transaction, see `LogStore.trim`.
@@ -41,7 +43,13 @@ async function deleteRange(
   const deletedEntries = await tx.execute(
     sql`delete from events where seq > ${after} and seq <= ${upTo}`,
   );
-  await recordTrimmed(tx, trimmed);
+  const topics = trimmed.flatMap(({ audience, seq }) => {
+    const topic = getTopic(audience);
+    return topic === undefined ? [] : [{ topic, seq }];
+  });
+  const others = trimmed.filter(({ audience }) => getTopic(audience) === undefined);
+  await recordTrimmed(tx, others);
+  await recordTrimmedTopics(tx, topics);
   const deletedRecipients = await tx.execute(
     sql`delete from event_audiences where seq > ${after} and seq <= ${upTo}`,
   );

@@ -5,14 +5,14 @@ import type { Audience } from '../../events/audience.js';
 /** Bucket of the events that were trimmed before this table existed. They may be for any audience. */
 const wildcardBucket = -1;
 /**
- * The number of audiences is unlimited, so they are hashed into buckets. A reader whose audience
+ * The number of users and sessions is unlimited, so their audiences are hashed into buckets. A reader whose audience
  * shares a bucket may get `too_old` although it lost nothing (with 10,000 audiences about one
  * reader in fifty), but a reader that lost an event always gets `too_old`.
  */
 const bucketCount = 1_048_576;
 const rowsPerStatement = 1000;
 
-/** The newest event for one audience among the events that are being trimmed. */
+/** The newest event for one audience, which is not a topic, among the events that are being trimmed. */
 export interface TrimmedAudience {
   readonly audience: Audience;
   readonly seq: number;
@@ -44,7 +44,7 @@ export async function recordTrimmed(
  * Returns the number of the newest trimmed event for any of these audiences, or a higher number
  * (see `bucketCount`); 0 if none was trimmed.
  */
-export async function findLastTrimmedSeq(
+export async function findLastTrimmedSeqOfAudiences(
   db: Database,
   audiences: readonly Audience[],
 ): Promise<number> {

@@ -1,5 +1,6 @@
 import type { TrustedIssuer } from '../../config/trusted-issuers.js';
 import { userIdPattern } from '../../events/audience.js';
+import { mergeRights, parseTopicRights, type TopicRights } from '../../events/topic-rights.js';
 import { JwtError } from './jwt-error.js';
 
 /** A user whom a trusted issuer has authenticated. Herald has no account or session for this user. */
@@ -14,6 +15,10 @@ export interface ForeignUser {
   readonly issuedAt: number | undefined;
   /** The `exp` of the token, epoch ms, rounded down. The token is accepted until the clock tolerance after it. */
   readonly expiresAt: number;
+  /** What the issuer and the rights claim allow. */
+  readonly rights: TopicRights;
+  /** Why the rights claim is not valid, and therefore allows nothing. Completes a message such as "the claim …". */
+  readonly rightsProblem?: string;
 }
 
 export interface LifeLimits {
@@ -33,9 +38,10 @@ const sessionLabelLengthMax = 255;
  */
 export function toForeignUser(
   claims: Readonly<Record<string, unknown>>,
-  { issuer, userClaim, userPrefix }: TrustedIssuer,
+  settings: TrustedIssuer,
   limits: LifeLimits,
 ): ForeignUser {
+  const { issuer, userClaim, userPrefix } = settings;
   const { exp, iat, sid } = claims;
   const user = claims[userClaim];
   const userId = `${userPrefix}${user}`;
@@ -54,7 +60,19 @@ export function toForeignUser(
     sessionLabel: typeof sid === 'string' && sid.length <= sessionLabelLengthMax ? sid : '',
     issuedAt: issuedAt === undefined ? undefined : Math.floor(issuedAt),
     expiresAt: Math.floor(expiresAt),
+    ...readRights(claims, settings),
   };
+}
+
+/** Reads the rights claim. One that is not valid refuses no token, because its user can do without topics. */
+function readRights(
+  claims: Readonly<Record<string, unknown>>,
+  { rightsClaim, rights }: TrustedIssuer,
+): Pick<ForeignUser, 'rights' | 'rightsProblem'> {
+  if (rightsClaim === undefined || !Object.hasOwn(claims, rightsClaim)) return { rights };
+  const claimed = parseTopicRights(claims[rightsClaim]);
+  if (typeof claimed === 'string') return { rights, rightsProblem: claimed };
+  return { rights: mergeRights(rights, claimed) };
 }
 
 /** Returns whether a token lives for at most the allowed time. */

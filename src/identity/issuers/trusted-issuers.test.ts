@@ -7,6 +7,7 @@ import { collectingLog } from '../../../test/support/recording/collecting-log.js
 import { generateIssuerKey, JwksServer } from '../../../test/support/servers/issuer.js';
 import type { TrustedIssuer } from '../../config/trusted-issuers.js';
 import { Failure } from '../../errors.js';
+import { noRights } from '../../events/topic-rights.js';
 import { WarningAggregator } from '../../logging/warning-aggregator.js';
 import { TrustedIssuers } from './trusted-issuers.js';
 
@@ -28,6 +29,8 @@ const withPublicKey: TrustedIssuer = {
   keys: { kind: 'publicKeys', pems: [publicPem] },
   userClaim: 'sub',
   userPrefix: 'id:',
+  rightsClaim: undefined,
+  rights: noRights,
 };
 const withSecret: TrustedIssuer = {
   issuer: 'shop',
@@ -36,6 +39,8 @@ const withSecret: TrustedIssuer = {
   keys: { kind: 'secrets', secrets: [secret] },
   userClaim: 'user_id',
   userPrefix: '',
+  rightsClaim: 'https://herald.example/rights',
+  rights: new Map([['news', ['listen']]]),
 };
 
 const header = { alg: 'RS256', typ: 'JWT' };
@@ -93,6 +98,7 @@ test('a token of a trusted issuer identifies its user', async (t) => {
     sessionLabel: 'web-7f',
     issuedAt: start - 60 * second,
     expiresAt: start + hour,
+    rights: noRights,
   });
 });
 
@@ -102,6 +108,43 @@ test('a token signed with a shared secret identifies its user by the configured 
   const { userId } = await trusted.verify(forgeSecret({ alg: 'HS256' }, shopClaims, secret));
 
   assert.equal(userId, '42');
+});
+
+test('the rights of a token are those of its issuer and those of its rights claim', async (t) => {
+  const { trusted } = await open(t, [withSecret]);
+  const claim = 'https://herald.example/rights';
+  const rightsOf = async (claims: object) => {
+    const token = forgeSecret({ alg: 'HS256' }, { ...shopClaims, ...claims }, secret);
+    return Object.fromEntries((await trusted.verify(token)).rights);
+  };
+
+  assert.deepEqual(await rightsOf({}), { news: ['listen'] });
+  assert.deepEqual(await rightsOf({ [claim]: {} }), { news: ['listen'] });
+  assert.deepEqual(await rightsOf({ [claim]: { news: ['history'], 'a:*': ['presence'] } }), {
+    news: ['listen', 'history'],
+    'a:*': ['presence'],
+  });
+});
+
+test('an invalid rights claim allows nothing, with a warning, and does not refuse the token', async (t) => {
+  const { trusted, lines, warnings } = await open(t, [withSecret]);
+  const claim = 'https://herald.example/rights';
+
+  for (const value of [null, 'news', { 'a*': ['listen'] }, { a: ['listen'], b: ['all'] }]) {
+    const token = forgeSecret({ alg: 'HS256' }, { ...shopClaims, [claim]: value }, secret);
+    const { userId, rights } = await trusted.verify(token);
+    assert.deepEqual([userId, Object.fromEntries(rights)], ['42', { news: ['listen'] }]);
+  }
+
+  warnings.flush();
+  const phrase = 'the rights claim of a trusted issuer is not valid and allows nothing';
+  assert.deepEqual(
+    lines.map((line) => [line['phrase'], line['level'], line['issuer'], line['repeated']]),
+    [
+      [phrase, 'warn', 'shop', undefined],
+      [phrase, 'warn', 'shop', 3],
+    ],
+  );
 });
 
 test('a token without iat has no time of issue', async (t) => {

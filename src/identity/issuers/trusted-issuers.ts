@@ -148,11 +148,23 @@ export class TrustedIssuers {
       const claims = await verifyJwt(token, candidates, { issuer: settings, ...times });
       markVerified?.();
       this.#verified.set(tokenHash, true);
-      return toForeignUser(claims, settings, { tokenLifeMaxMs, ...times });
+      return this.#warnOfRights(toForeignUser(claims, settings, { tokenLifeMaxMs, ...times }));
     } catch (cause) {
       if (cause instanceof Failure) markVerified?.(); // Expired, with a valid signature.
       throw cause;
     }
+  }
+
+  #warnOfRights(user: ForeignUser): ForeignUser {
+    const { issuer, rightsProblem } = user;
+    if (rightsProblem === undefined) return user;
+    this.#options.warnings.warn({
+      kind: 'rights claim',
+      subject: issuer,
+      fields: { issuer, problem: rightsProblem },
+      phrase: 'the rights claim of a trusted issuer is not valid and allows nothing',
+    });
+    return user;
   }
 
   #openKeys({ keys, algorithms, issuer }: TrustedIssuer, issuerNumber: number): KeySource {

@@ -9,6 +9,7 @@ import { Failure } from '../../errors.js';
 import { controlEntryAppender, headSeqSql } from '../../event-log/open.js';
 import { SqlLogStore } from '../../event-log/sql/sql-log-store.js';
 import { parseControlEntry } from '../../events/control-entry.js';
+import { noRights } from '../../events/topic-rights.js';
 import { Disconnects } from '../disconnects.js';
 import { getPublicId, type StreamToken, StreamTokens } from './stream-token.js';
 import { TokenHolders } from './token-holders.js';
@@ -532,15 +533,17 @@ test('an extension replaces the end of a token and appends a control entry', asy
   const token = await tokens.mint({ ...foreign, mintedSeq: 0, endsAt: time.now + 100 });
   const tokenHash = hashToken(token);
 
-  await tokens.extend(tokenHash, { endsAt: time.now + 500, mintedSeq: 4 });
+  const grant = { endsAt: time.now + 500, mintedSeq: 4, rights: noRights };
+  await tokens.extend(await tokens.find(token), grant);
 
   const { endsAt, mintedSeq } = await tokens.find(token);
   assert.deepEqual({ endsAt, mintedSeq }, { endsAt: time.now + 500, mintedSeq: 4 });
   const extension = { tokenHash, endsAt: time.now + 500 };
   assert.deepEqual(await entries(), [{ kind: 'token_extended', extension }]);
+  const ids = { publicId: 'p', userId: foreign.userId, rights: null };
   const unknown = [hashToken('unknown'), hashToken(await mint())]; // The second is of a local account.
   for (const hash of unknown) {
-    const extending = tokens.extend(hash, { endsAt: 1, mintedSeq: 0 });
+    const extending = tokens.extend({ hash, ...ids }, { ...grant, endsAt: 1, mintedSeq: 0 });
     await assert.rejects(extending, isFailure('invalid_token'));
   }
 });

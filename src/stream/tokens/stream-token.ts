@@ -1,17 +1,28 @@
 import { hash as digest, randomBytes } from 'node:crypto';
 import {
   type Database,
+  inserts,
   list,
   ReferenceViolation,
+  type Sql,
   sql,
-  tuples,
   type Value,
 } from '../../db/database.js';
 import { Failure } from '../../errors.js';
 import type { AppendControlEntries } from '../../event-log/open.js';
+import { noRights, type TopicRights } from '../../events/topic-rights.js';
 import { Batcher } from '../../util/batcher.js';
 import { LruMap } from '../../util/lru-map.js';
 import { findNewestDisconnectSeq, newestDisconnectSql } from '../disconnects.js';
+import { type ChoiceRow, insertChoices } from '../topics/choice-rows.js';
+import {
+  type ConfirmRights,
+  type GrantedToken,
+  replaceGrant,
+  requireConfirmed,
+  type TokenGrant,
+  toStoredRights,
+} from '../topics/token-rights.js';
 import { type NewExpiry, RefusedTokens } from './refused-tokens.js';
 import { type TokenState, type TokenStateRow, toTokenState } from './token-holders.js';
 
@@ -36,6 +47,8 @@ export interface StreamToken extends TokenState {
   readonly endsAt: number | undefined;
   /** Number of the newest entry at minting, see `NewStreamToken`. 0 for tokens from before migration 7. */
   readonly mintedSeq: number;
+  /** As stored, see `parseStoredRights`. */
+  readonly rights: string | null;
   /**
    * The position of the event log at which the token was minted. Its streams start there unless the client
    * sends an id. Undefined for some tokens that version 0.1.0 minted.
@@ -55,6 +68,18 @@ export interface NewStreamToken {
   readonly mintedSeq: number;
   /** Time at which streams of the token end, epoch ms. Only for users without an account. */
   readonly endsAt?: number | undefined;
+  /** The topics that its client may choose. A revocation after `mintedSeq` voids the right on its topic. */
+  readonly rights?: TopicRights;
+  /** Confirms the rights in the transaction that inserts the token. */
+  readonly confirmRights?: ConfirmRights | undefined;
+  /** Topics that are chosen from the beginning of the token. At most 100, within the rights. */
+  readonly topics?: readonly string[];
+}
+
+/** A token that is about to be stored, with its chosen topics. */
+interface TokenInsert {
+  readonly values: readonly Value[];
+  readonly choices: readonly ChoiceRow[];
 }
 
 interface Row extends TokenStateRow {
@@ -68,6 +93,7 @@ interface Row extends TokenStateRow {
   readonly start_position: string | null;
   readonly ends_at: number | null;
   readonly minted_seq: number | null;
+  readonly rights: string | null;
   /** The newest disconnect of the user, the session or the token. */
   readonly disconnected_seq: number | null;
 }
@@ -80,6 +106,8 @@ const unopenedPerUserMin = 10;
  */
 const countedUsersMax = 10_000;
 const batchMax = 500;
+const insertToken = sql`insert into stream_tokens (token_hash, public_id, user_id, subject, session_id,
+  created_at, expires_at, ends_at, start_position, minted_seq, rights) values `;
 /**
  * Time for which an expired token is kept, because a stream that opened the token in time may be about to claim
  * it, or because a process that refused its client may be unable to store the new expiry now.
@@ -104,7 +132,7 @@ export class StreamTokens {
   readonly #mode: 'resume' | 'single';
   readonly #unopenedPerUserMax: number;
   readonly #appendControlEntries: StreamTokenOptions['appendControlEntries'];
-  readonly #inserts: Batcher<readonly Value[], undefined>;
+  readonly #inserts: Batcher<TokenInsert, undefined>;
   readonly #lookups: Batcher<string, Row | undefined>;
   readonly #refused: RefusedTokens;
   /** Number of tokens minted per user. The count restarts at `until`, epoch ms. */
@@ -121,7 +149,7 @@ export class StreamTokens {
     this.#unopenedPerUserMax = Math.max(unopenedPerUserMin, options.streamsPerUserMax);
     this.#appendControlEntries = options.appendControlEntries;
     this.#lookups = Batcher.forDatabase(this.#db, (hashes) => this.#findRows(hashes));
-    this.#inserts = Batcher.forDatabase(this.#db, (rows) => this.#insert(rows));
+    this.#inserts = Batcher.forDatabase(this.#db, (tokens) => this.#insert(tokens));
     const storeExpiry = (expiry: NewExpiry) => this.#storeExpiry(expiry);
     this.#refused = new RefusedTokens({ wallClock: this.#wallClock, storeExpiry });
   }
@@ -136,15 +164,16 @@ export class StreamTokens {
   }
 
   /**
-   * Mints a token. Throws `invalid_token` when the account of the user was deleted meanwhile, and
-   * `expired_token` when `endsAt` has passed.
+   * Mints a token. Throws `invalid_token` when the account of the user was deleted meanwhile, `expired_token`
+   * when `endsAt` has passed, and `service_unavailable` when the rights have changed since they were read.
    *
    * The number of unopened tokens of a user is limited to `streamsPerUserMax`, but at least ten. Once this
    * process has minted more tokens than that for the user without a pause of `lifeMs`, each call deletes
    * unopened tokens above the limit and keeps the newest.
    */
   async mint(minted: NewStreamToken): Promise<string> {
-    const { userId, sessionId, beginning, mintedSeq, endsAt } = minted;
+    const { userId, sessionId, beginning, mintedSeq, endsAt, confirmRights } = minted;
+    const { rights = noRights, topics = [] } = minted;
     const token = randomBytes(64).toString('hex');
     const hash = hashToken(token);
     const now = this.#wallClock();
@@ -155,11 +184,21 @@ export class StreamTokens {
     }
     const localId = endsAt === undefined ? Number(userId) : null;
     const times = [now, now + this.#lifeMs, endsAt ?? null];
-    const row = [
-      ...[hash, getPublicId(hash), localId, userId, sessionId, ...times],
-      ...[beginning, mintedSeq],
-    ];
-    await this.#inserts.run(row).catch((cause: unknown) => {
+    const insert = {
+      values: [
+        ...[hash, getPublicId(hash), localId, userId, sessionId, ...times],
+        ...[beginning, mintedSeq, toStoredRights(rights)],
+      ],
+      choices: topics.map((topic) => ({ tokenHash: hash, topic, since: mintedSeq })),
+    };
+    const inserting =
+      confirmRights === undefined
+        ? this.#inserts.run(insert)
+        : this.#db.transaction(async (tx) => {
+            await requireConfirmed(tx, confirmRights);
+            await insertAll(tx, [insert]);
+          });
+    await inserting.catch((cause: unknown) => {
       if (!(cause instanceof ReferenceViolation)) throw cause;
       const message = 'Cannot issue stream token: its user is deleted';
       throw new Failure('invalid_token', message, { cause });
@@ -190,7 +229,8 @@ export class StreamTokens {
     const beginning = row.start_position ?? undefined;
     const ids = { userId: row.subject ?? String(row.user_id), sessionId: row.session_id };
     const publicId = getPublicId(hash);
-    return { hash, publicId, ...ids, beginning, endsAt, mintedSeq, ...toTokenState(row) };
+    const { rights } = row;
+    return { hash, publicId, ...ids, beginning, endsAt, mintedSeq, rights, ...toTokenState(row) };
   }
 
   /**
@@ -210,23 +250,23 @@ export class StreamTokens {
   }
 
   /**
-   * Extends the token of a user without an account: replaces its end and its `mintedSeq` by the values of a fresh
-   * credential. Streams of the token end at the new time, in every process. Throws `invalid_token` if the token
-   * was deleted meanwhile.
+   * Replaces the rights of a token, the entry before which a disconnect or revocation voids them, and for a user
+   * without an account the end, by those of a fresh credential. Streams of the token, in every process, end at
+   * the new time, and lose the chosen topics that the new rights do not cover. Throws `invalid_token` if the token
+   * was deleted meanwhile, and `service_unavailable` when the fresh rights have changed since they were read.
    */
-  async extend(
-    tokenHash: string,
-    { endsAt, mintedSeq }: { readonly endsAt: number; readonly mintedSeq: number },
-  ): Promise<void> {
-    await this.#db.transaction(async (tx) => {
-      const count = await tx.execute(
-        sql`update stream_tokens set ends_at = ${endsAt}, minted_seq = ${mintedSeq}
-          where token_hash = ${tokenHash} and ends_at is not null`,
-      );
-      if (count === 0) throw invalidStreamToken();
-      const extension = { tokenHash, endsAt };
-      await this.#appendControlEntries(tx, [{ kind: 'token_extended', extension }]);
-    });
+  async extend(token: GrantedToken, grant: TokenGrant): Promise<void> {
+    const parts = { db: this.#db, appendControlEntries: this.#appendControlEntries };
+    if (!(await replaceGrant(parts, token, grant))) throw invalidStreamToken();
+  }
+
+  /** Locks a token in a transaction. Returns whether it exists and its rights are these, as they are stored. */
+  async confirmRights(tx: Database, tokenHash: string, rights: string): Promise<boolean> {
+    const count = await tx.execute(
+      sql`update stream_tokens set rights = rights
+        where token_hash = ${tokenHash} and rights = ${rights}`,
+    );
+    return count === 1;
   }
 
   /** Deletes a token whose URL has leaked, and closes its streams in every process as `revoked`. */
@@ -260,14 +300,12 @@ export class StreamTokens {
     return this.#background.execute(sql`delete from stream_tokens where token_hash in (${hashes})`);
   }
 
-  async #insert(rows: readonly (readonly Value[])[]): Promise<undefined[]> {
-    await this.#db.execute(
-      sql`insert into stream_tokens
-          (token_hash, public_id, user_id, subject, session_id, created_at, expires_at, ends_at,
-            start_position, minted_seq)
-        values ${tuples(rows)}`,
-    );
-    return rows.map(() => undefined);
+  async #insert(tokens: readonly TokenInsert[]): Promise<undefined[]> {
+    const [insert, ...more] = toInserts(tokens);
+    const isOneStatement = more.length === 0 && tokens.every(({ choices }) => choices.length === 0);
+    if (insert !== undefined && isOneStatement) await this.#db.execute(insert);
+    else await this.#db.transaction((tx) => insertAll(tx, tokens));
+    return tokens.map(() => undefined);
   }
 
   /** Returns the number of the newest disconnect that applies to a token; 0 if there is none. */
@@ -301,7 +339,7 @@ export class StreamTokens {
   async #findRows(hashes: readonly string[]): Promise<(Row | undefined)[]> {
     const rows = await this.#db.query<Row>(
       sql`select token_hash, user_id, subject, session_id, expires_at, lease_until, ends_at,
-          start_position, minted_seq, version, connection_id, ${newestDisconnectSql} as disconnected_seq
+          start_position, minted_seq, rights, version, connection_id, ${newestDisconnectSql} as disconnected_seq
         from stream_tokens t where token_hash in (${list(hashes)})`,
     );
     const found = new Map(rows.map((row) => [row.token_hash, row]));
@@ -322,6 +360,21 @@ export class StreamTokens {
     if (surplus.length === 0) return;
     await this.#db.execute(sql`delete from stream_tokens where token_hash in (${list(surplus)})`);
   }
+}
+
+function toInserts(tokens: readonly TokenInsert[]): Sql[] {
+  return inserts(
+    insertToken,
+    tokens.map(({ values }) => values),
+  );
+}
+
+async function insertAll(tx: Database, tokens: readonly TokenInsert[]): Promise<void> {
+  await Promise.all(toInserts(tokens).map((insert) => tx.execute(insert)));
+  await insertChoices(
+    tx,
+    tokens.flatMap(({ choices }) => choices),
+  );
 }
 
 /** Returns the public id of the token with this hash: 32 hex digits. See `StreamToken`. */

@@ -55,16 +55,27 @@ export async function fillTables(db: Database, now: number, count = 2000): Promi
   await fill('disconnects', 'user_id, target, seq, issued_before, created_at', (n) => [
     ...[`user ${n % 1000}`, '', n, now - n, now - n],
   ]);
+  await fill('topic_members', 'user_id, topic, since', (n) => [
+    ...[`user ${n % 1000}`, `topic ${n % 700}`, n],
+  ]);
+  await fill('topic_losses', 'user_id, seq', (n) => [`user ${n}`, n]);
+  await fill('topic_revocations', 'user_id, topic, seq, created_at', (n) => [
+    ...[`user ${n % 1000}`, `topic ${n % 700}`, n, now - n],
+  ]);
   await fill('api_keys', 'id, name, key_hash, scopes, created_at', (n) => [
     ...[fakeHex(`key ${n}`, 16), `filler${n}`, fakeHex(`key hash ${n}`, 64)],
     ...['publish', now],
   ]);
   // Ten times as many rows: in a small table, a full scan is the better plan for a page of up to 128 events.
   const seqs = Array.from({ length: 10 * count }, (_, index) => index + 1);
+  const topics = (n: number) => [fakeHex(`token ${(n % count) + 1}`, 64), `topic ${n % 11}`, n];
+  await fill('token_topics', 'token_hash, topic, since', topics, seqs);
   const data = JSON.stringify('x'.repeat(200));
   await fill('events', 'seq, type, data, created_at', (n) => [n, 'note', data, now], seqs);
   await fill('event_audiences', 'audience, seq', (n) => [`u:${n % 300}`, n], seqs);
+  await fill('event_audiences', 'audience, seq', (n) => [`t:${n % 3000}`, n], seqs);
   await fill('trimmed_audiences', 'bucket, seq', (n) => [n, 0]);
+  await fill('trimmed_topics', 'topic, seq', (n) => [`${n}`, n], seqs);
   await fill('idempotency', 'key_hash, body_hash, first_seq, event_count, expires_at', (n) => [
     ...[fakeHex(`idempotency ${n}`, 64), fakeHex('body', 64)],
     ...[n, 1, now + day + n],

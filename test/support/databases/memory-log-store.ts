@@ -14,6 +14,7 @@ import type {
   TrimRange,
 } from '../../../src/event-log/log-store.js';
 import { type ControlEntry, formatControlEntry } from '../../../src/events/control-entry.js';
+import { findTopics, type Reader } from '../../../src/events/topic.js';
 
 interface PendingStep {
   run(): void;
@@ -93,7 +94,7 @@ export class MemoryLogStore implements LogStore {
   }
 
   read(
-    audiences: readonly string[],
+    reader: Reader,
     { after, upTo }: SeqRange,
     { eventsMax, bytesMax }: PageLimits,
   ): Promise<StoredPage> {
@@ -101,14 +102,17 @@ export class MemoryLogStore implements LogStore {
     return this.#defer(() => {
       const visible = this.entries
         .filter(({ seq }) => seq > Math.max(after, this.trimmedSeq) && seq <= upTo)
-        .filter((entry) => isFor(entry, audiences));
+        .filter((entry) => isFor(entry, reader));
       let bytesBefore = 0;
       const events = visible.slice(0, eventsMax).filter(({ data }) => {
         const fits = bytesBefore < bytesMax;
         bytesBefore += Buffer.byteLength(data);
         return fits;
       });
-      return { events, hasMore: events.length < visible.length, trimmedSeq: this.trimmedSeq };
+      const hasMore = events.length < visible.length;
+      const endSeq = hasMore ? (events.at(-1)?.seq ?? upTo) : upTo;
+      const { trimmedSeq } = this;
+      return { events, endSeq, hasMore, trimmedSeq, topicsBySeq: findTopicsBySeq(events, reader) };
     });
   }
 
@@ -118,10 +122,10 @@ export class MemoryLogStore implements LogStore {
     });
   }
 
-  findLastTrimmedSeq(audiences: readonly string[]): Promise<number> {
+  findLastTrimmedSeq(reader: Reader, after: number): Promise<number> {
     return this.#defer(
       () =>
-        this.entries.slice(0, this.trimmedSeq).findLast((entry) => isFor(entry, audiences))?.seq ??
+        this.entries.slice(after, this.trimmedSeq).findLast((entry) => isFor(entry, reader))?.seq ??
         0,
     );
   }
@@ -165,6 +169,18 @@ export class MemoryLogStore implements LogStore {
   }
 }
 
-function isFor(entry: LogEntry, audiences: readonly string[]): entry is LoggedEvent {
-  return !('control' in entry) && entry.audiences.some((audience) => audiences.includes(audience));
+function isFor(entry: LogEntry, { audiences, topics }: Reader): entry is LoggedEvent {
+  if ('control' in entry) return false;
+  const isForFixed = entry.audiences.some((audience) => audiences.includes(audience));
+  return isForFixed || findTopics(entry.audiences, topics, entry.seq).length > 0;
+}
+
+function findTopicsBySeq(events: readonly LoggedEvent[], { audiences, topics }: Reader) {
+  const onlyOfTopics = events.filter(
+    (event) => !event.audiences.some((audience) => audiences.includes(audience)),
+  );
+  if (onlyOfTopics.length === 0) return undefined;
+  return new Map(
+    onlyOfTopics.map((event) => [event.seq, findTopics(event.audiences, topics, event.seq)]),
+  );
 }

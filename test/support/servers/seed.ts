@@ -102,7 +102,7 @@ function createAccounts(env: Env): Promise<Omit<Seed, 'folder'>> {
     }
     const { key } = await apiKeys.create({
       name: 'tests',
-      scopes: ['publish', 'tickets', 'streams', 'disconnect'],
+      scopes: ['publish', 'tickets', 'streams', 'disconnect', 'topics'],
       userPrefix: '',
     });
     recordSecret(key);
