@@ -41,7 +41,9 @@ function prepare(t: TestContext, { isRenewalAllowed = true } = {}) {
       const { key, cert } = createByOpenssl({ days });
       writeFileSync(files.privateKeyFile, key);
       writeFileSync(files.certificateFile, cert);
-      return Date.parse(new X509Certificate(cert).validTo);
+      const { validFrom, validTo } = new X509Certificate(cert);
+      time.now = Math.max(time.now, Date.parse(validFrom)); // openssl runs later than the clock was read.
+      return Date.parse(validTo);
     },
     readFiles: () => ({
       cert: new X509Certificate(readFileSync(files.certificateFile)),

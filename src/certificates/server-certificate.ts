@@ -26,8 +26,9 @@ const noticeMs = 30 * dayMs;
 
 /**
  * The certificate of the server. Logs a warning at the start, after each reload and once a day (UTC) if the
- * certificate expires within 30 days or is not valid yet, and an error if it has expired. If renewal is allowed, renews a certificate
- * that Herald has generated instead. Of a certificate chain, only the first certificate is checked.
+ * certificate expires within 30 days or is not valid yet, and an error if it has expired. If renewal is allowed,
+ * renews a certificate that Herald has generated instead. Of a certificate chain, only the first certificate is
+ * checked.
  */
 export class ServerCertificate {
   readonly #options: ServerCertificateOptions;

@@ -8,9 +8,10 @@ import { isMainThread } from 'node:worker_threads';
 const root = new URL('../../', import.meta.url).href;
 const build = pathToFileURL(`${process.env['HERALD_TEST_BUILD']}/`).href;
 
-/** Returns the compiled file of a module, if it is a TypeScript file of this project. */
+/** Returns the compiled file of a module, if it is a TypeScript file of this project and not of a package. */
 function findCompiled(url) {
   if (!url.startsWith(root) || !url.endsWith('.ts')) return undefined;
+  if (url.includes('/node_modules/')) return undefined; // The build has a link to the packages.
   const file = fileURLToPath(build + url.slice(root.length).replace(/\.ts$/, '.js'));
   return existsSync(file) ? file : undefined;
 }
