@@ -1,6 +1,12 @@
 import { randomUUID } from 'node:crypto';
 import { Failure } from '../errors.js';
-import { type BodyLimits, type JsonBody, parseBody, parseJsonBody, readBody } from './body/body.js';
+import {
+  type BodyLimits,
+  type ParsedJson,
+  parseBody,
+  parseJsonBody,
+  readBody,
+} from './body/body.js';
 import type { BodyBudget } from './body/body-budget.js';
 import { type LineLimits, readLines } from './body/body-lines.js';
 import { type ClientAddress, findClientAddress } from './client-ip.js';
@@ -40,13 +46,13 @@ export interface Exchange {
    */
   body(options?: BodyOptions): Promise<unknown>;
   /** Reads and parses a JSON body like `body`, and also returns its text. */
-  jsonBody(options?: Omit<BodyOptions, 'isFormAllowed'>): Promise<JsonBody | undefined>;
+  jsonBody(options?: Omit<BodyOptions, 'isFormAllowed'>): Promise<ParsedJson | undefined>;
   /**
-   * Returns the values of a body of JSON lines (`application/x-ndjson`) with their texts, read at the
+   * Returns the value and the source text of each line of an NDJSON body (`application/x-ndjson`), read at the
    * pace of the consumer. A pause of up to `deadlineMs` ends neither the body nor its connection. Throws
    * the same failures as `readLines`.
    */
-  lines(options: Omit<LineLimits, 'depthMax'>): AsyncIterable<JsonBody>;
+  lines(options: Omit<LineLimits, 'depthMax'>): AsyncIterable<ParsedJson>;
 }
 
 export interface BodyOptions {
@@ -150,7 +156,9 @@ export class TransportExchange implements Exchange {
     return parseBody(bytes, { type: this.headers['content-type'], isFormAllowed, depthMax });
   }
 
-  async jsonBody(options: Omit<BodyOptions, 'isFormAllowed'> = {}): Promise<JsonBody | undefined> {
+  async jsonBody(
+    options: Omit<BodyOptions, 'isFormAllowed'> = {},
+  ): Promise<ParsedJson | undefined> {
     const { depthMax } = this.#options.limits;
     const bytes = await this.#readBody(options);
     return parseJsonBody(bytes, { type: this.headers['content-type'], depthMax });
@@ -166,7 +174,7 @@ export class TransportExchange implements Exchange {
     });
   }
 
-  lines(options: Omit<LineLimits, 'depthMax'>): AsyncIterable<JsonBody> {
+  lines(options: Omit<LineLimits, 'depthMax'>): AsyncIterable<ParsedJson> {
     const { depthMax } = this.#options.limits;
     this.#transport.tolerateIdle();
     return readLines(this.#startBody(), { depthMax, ...options });

@@ -66,7 +66,7 @@ test('an error in a line is reported with the index of its value', async () => {
   await assert.rejects(readAllLines(createBody(`${long} `)), isFailure('payload_too_large', line));
 });
 
-test('the line number in the message of an error counts from 1 and includes empty lines', async () => {
+test('the line number in the message of an error counts from 1 and includes blank lines', async () => {
   await assert.rejects(readAllLines(createBody('{')), /\(line 1\)$/);
   await assert.rejects(readAllLines(createBody('1\n\n\r\n{\n5\n')), /\(line 4\)$/);
   const long = `1\n\n"${'x'.repeat(20)}"`;

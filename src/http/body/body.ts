@@ -92,7 +92,7 @@ export function parseBody(bytes: Buffer, { type, isFormAllowed, depthMax }: Body
 }
 
 /** A JSON value and its text. The text keeps the digits of large numbers, which parsing rounds. */
-export interface JsonBody {
+export interface ParsedJson {
   readonly value: unknown;
   readonly text: string;
 }
@@ -101,7 +101,7 @@ export interface JsonBody {
 export function parseJsonBody(
   bytes: Buffer,
   { type, depthMax }: Omit<BodyFormat, 'isFormAllowed'>,
-): JsonBody | undefined {
+): ParsedJson | undefined {
   if (bytes.length === 0) return undefined;
   checkType(type, false);
   const text = decodeUtf8(bytes);
