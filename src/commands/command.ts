@@ -57,7 +57,7 @@ export function runSubcommand(usage: string, commands: Subcommands): Promise<voi
 
 /**
  * Parses arguments by a list of options and the names of the positional arguments, which are all
- * required. Returns the options in `values` and the positional arguments by name in `named`. Throws a
+ * required. Returns the options in `values` and the positional arguments by name in `positionals`. Throws a
  * `UsageError` that names the unknown or missing argument.
  */
 export function parseArguments<
@@ -72,7 +72,7 @@ export function parseArguments<
   if (missing !== undefined) throw new UsageError(`Cannot read arguments: needs <${missing}>`);
   const pairs = names.map((name, index) => [name, positionals[index]]);
   // Complete, because `missing` was checked above.
-  return { values, named: Object.fromEntries(pairs) as Record<Name, string> };
+  return { values, positionals: Object.fromEntries(pairs) as Record<Name, string> };
 }
 
 function parseStrictly<Options extends NonNullable<ParseArgsConfig['options']>>(

@@ -163,7 +163,7 @@ const refusals = [
         `${args[0]} and the user prefix none`,
         [...args, '--user-prefix', 'none'],
         2,
-        "--user-prefix must not be none: '' removes the limit",
+        "--user-prefix none is ambiguous: use '' to remove the limit",
       ] as const,
   ),
   ['no limit to change', ['change', 'billing'], 2, 'needs a limit to change'],

@@ -31,11 +31,11 @@ Usage: npm run key -- <command>
 
 Limits:
 
-  --user-prefix <text> the key may name only user ids that begin with this text, and neither
-                       everybody nor sessions; '' removes it; required for the scope tickets
-  --topics <pattern>   the key may name only topics that match this pattern or another one (give the option
-                       once for each), and neither everybody nor users and sessions; a pattern is a
-                       topic, 'orders:*' for those that begin with orders:, or '*'; none removes the limit
+  --user-prefix <text> the key may address only users whose id begins with this text; it may not broadcast
+                       or address sessions; '' removes the limit; required with --scope tickets
+  --topics <pattern>   the key may address only topics that match a pattern; repeat the option to allow
+                       several; it may not broadcast or address users or sessions; a pattern is a topic,
+                       'orders:*' for those that begin with orders:, or '*'; none removes the limit
   --expires-at <time>  such as 2027-01-31T12:00:00Z; none removes it
   --rate <rate>        such as 100/1000: 100 requests in 1000 ms, in each process; none removes it`;
 
@@ -78,10 +78,10 @@ const commands: Subcommands = {
   },
 
   async change(args) {
-    const { values, named } = parseArguments(args, limitOptions, ['id or name']);
+    const { values, positionals } = parseArguments(args, limitOptions, ['id or name']);
     if (Object.keys(values).length === 0)
       throw new UsageError('Cannot read arguments: needs a limit to change');
-    const idOrName = named['id or name'];
+    const idOrName = positionals['id or name'];
     if (!(await withKeys((keys) => keys.change(idOrName, parseLimits(values))))) {
       throw new CommandError(`Cannot change key ${idOrName}: no active key has this id or name`);
     }
@@ -89,8 +89,8 @@ const commands: Subcommands = {
   },
 
   async revoke(args) {
-    const { named } = parseArguments(args, {}, ['id or name']);
-    const idOrName = named['id or name'];
+    const { positionals } = parseArguments(args, {}, ['id or name']);
+    const idOrName = positionals['id or name'];
     if (!(await withKeys((keys) => keys.revoke(idOrName)))) {
       throw new CommandError(`Cannot revoke key ${idOrName}: no active key has this id or name`);
     }
@@ -140,15 +140,17 @@ interface LimitValues {
 }
 
 /**
- * Parses the options of limits. Throws a `UsageError` for an invalid time, for the user prefix `none`, and
- * for `none` beside topics.
+ * Parses the limit options. Throws a `UsageError` for an invalid time, for `--user-prefix none`, and for
+ * `--topics none` together with other topics.
  */
 function parseLimits(values: LimitValues): GivenLimits {
   const { 'user-prefix': userPrefix, topics, 'expires-at': expiresAt, rate } = values;
-  // `none` removes the other limits. As a prefix it would exclude nearly every user.
+  // For every other option `none` removes the limit. For --user-prefix it is rejected, because as a prefix
+  // it would exclude nearly every user.
   if (userPrefix === 'none') {
-    const hint = "'' removes the limit, and a prefix needs an end, such as none:";
-    throw new UsageError(`Cannot read arguments: --user-prefix must not be none: ${hint}`);
+    const hint =
+      "use '' to remove the limit, or end the prefix with a separator, for example 'none:'";
+    throw new UsageError(`Cannot read arguments: --user-prefix none is ambiguous: ${hint}`);
   }
   return {
     userPrefix,

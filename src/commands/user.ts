@@ -41,12 +41,12 @@ const commands: Subcommands = {
   async create(args) {
     const text = { type: 'string', default: '' } as const;
     const options = { 'first-name': text, 'last-name': text };
-    const { values, named } = parseArguments(args, options, ['username']);
+    const { values, positionals } = parseArguments(args, options, ['username']);
     const config = readConfig();
     const password = await readNewPassword();
     const names = { firstName: values['first-name'], lastName: values['last-name'] };
     const { id, username } = await withAccounts(config, ({ accounts }) =>
-      accounts.create({ ...names, username: named.username, password }),
+      accounts.create({ ...names, username: positionals.username, password }),
     );
     print(`User ${username} created with id ${id}`);
   },
@@ -63,52 +63,56 @@ const commands: Subcommands = {
   },
 
   async passwd(args) {
-    const { named } = parseArguments(args, {}, ['username']);
+    const { positionals } = parseArguments(args, {}, ['username']);
     const config = readConfig();
     const password = await readNewPassword();
-    await withAccounts(config, ({ accounts }) => accounts.setPassword(named.username, password));
-    print(`User ${named.username} has a new password; all sessions ended`);
+    await withAccounts(config, ({ accounts }) =>
+      accounts.setPassword(positionals.username, password),
+    );
+    print(`User ${positionals.username} has a new password; all sessions ended`);
   },
 
   async disable(args) {
-    const { named } = parseArguments(args, {}, ['username']);
-    await withAccounts(readConfig(), ({ accounts }) => accounts.disable(named.username));
-    print(`User ${named.username} is disabled`);
+    const { positionals } = parseArguments(args, {}, ['username']);
+    await withAccounts(readConfig(), ({ accounts }) => accounts.disable(positionals.username));
+    print(`User ${positionals.username} is disabled`);
   },
 
   async enable(args) {
-    const { named } = parseArguments(args, {}, ['username']);
-    await withAccounts(readConfig(), ({ accounts }) => accounts.enable(named.username));
-    print(`User ${named.username} is enabled`);
+    const { positionals } = parseArguments(args, {}, ['username']);
+    await withAccounts(readConfig(), ({ accounts }) => accounts.enable(positionals.username));
+    print(`User ${positionals.username} is enabled`);
   },
 
   async rights(args) {
     const options = { set: { type: 'string' }, clear: { type: 'boolean' } } as const;
-    const { values, named } = parseArguments(args, options, ['username']);
+    const { values, positionals } = parseArguments(args, options, ['username']);
     const rights = parseGivenRights(values.set, values.clear);
     const config = readConfig();
     if (rights === undefined) {
-      const find = (db: Database) => new Users({ db }).findByName(named.username);
+      const find = (db: Database) => new Users({ db }).findByName(positionals.username);
       const account = await withDatabase(config, silentLogger, find);
       if (account === undefined) {
-        throw new CommandError(`Cannot find user ${named.username}: no such username`);
+        throw new CommandError(`Cannot find user ${positionals.username}: no such username`);
       }
       print(formatTopicRights(account.rights));
       return;
     }
-    await withAccounts(config, ({ setRights }) => setRights(named.username, rights));
-    print(`User ${named.username} has new rights`);
+    await withAccounts(config, ({ setRights }) => setRights(positionals.username, rights));
+    print(`User ${positionals.username} has new rights`);
   },
 
   async delete(args) {
-    const { values, named } = parseArguments(args, { yes: { type: 'boolean' } }, ['username']);
+    const { values, positionals } = parseArguments(args, { yes: { type: 'boolean' } }, [
+      'username',
+    ]);
     const config = readConfig();
     if (values.yes !== true) {
-      const what = `user ${named.username} and all their data`;
+      const what = `user ${positionals.username} and all their data`;
       throw new CommandError(`Cannot delete ${what}: --yes confirms it`);
     }
-    await withAccounts(config, ({ accounts }) => accounts.delete(named.username));
-    print(`User ${named.username} is deleted`);
+    await withAccounts(config, ({ accounts }) => accounts.delete(positionals.username));
+    print(`User ${positionals.username} is deleted`);
   },
 };
 
