@@ -18,9 +18,13 @@ export interface Subject {
   readonly seconds: number;
   /**
    * `operation` names what `Bench.measureServer` counts, such as `login`. `flameGraphRun` is the `name`
-   * of the measurement that the flame graph shows.
+   * of the measurement that the flame graph shows. `columns` explains the columns of the report.
    */
-  readonly profile?: { readonly operation: string; readonly flameGraphRun: string };
+  readonly profile?: {
+    readonly operation: string;
+    readonly flameGraphRun: string;
+    readonly columns?: string;
+  };
   /**
    * Excludes the subject from smoke runs, because short runs on a busy machine give unusable figures.
    */

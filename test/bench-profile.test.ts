@@ -70,7 +70,7 @@ test('a native call is attributed to the JavaScript that called it, directly or 
 
   const outer = getCallOrigin(frame('all'), caller);
 
-  assert.equal(outer.name, 'native, by dist/db/sqlite/sqlite.js');
+  assert.equal(outer.name, 'native code called by dist/db/sqlite/sqlite.js');
   assert.deepEqual(getCallOrigin(frame('step'), outer), outer);
 });
 
@@ -109,7 +109,7 @@ test('the CPU of a thread is attributed by the name of the thread in the kernel'
   // Node 20 does not name its threads, so those that the probe does not name are libuv's pool.
   assert.equal(getThreadOrigin('node').name, getThreadOrigin('libuv-worker').name);
   assert.equal(getThreadOrigin('jobs').name, 'thread jobs');
-  assert.equal(getThreadOrigin('v8:ProfEvntProc').kind, 'the profiler itself');
+  assert.equal(getThreadOrigin('v8:ProfEvntProc').kind, "V8's CPU profiler");
 });
 
 test('the shares of a profiled process include the CPU time of all its threads', {
@@ -147,7 +147,7 @@ test('machine code is attributed to a component by its symbol and file', () => {
   const node = '/usr/bin/node';
   // [symbol, file, component]
   const cases = [
-    ['tcp_sendmsg', '[kernel.kallsyms]', 'the kernel'],
+    ['tcp_sendmsg', '[kernel.kallsyms]', 'kernel, from `perf` samples'],
     ['nghttp2_session_mem_send', node, 'nghttp2: HTTP/2 frames and headers'],
     ['_aesni_ctr32_ghash_6x', node, 'OpenSSL: TLS and other cryptography'],
     ['node::http2::Http2Session::SendPendingData', node, "Node's C++"],
@@ -157,6 +157,11 @@ test('machine code is attributed to a component by its symbol and file', () => {
     ['[unknown]', '/tmp/perf-7.map', 'JavaScript, compiled'],
     ['_int_malloc', '/usr/lib/libc.so.6', 'malloc and free'],
     ['fill_block', '/a/node_modules/argon2/prebuilds/argon2.node', 'addon argon2'],
+    [
+      'sqlite3_step',
+      '/a/node_modules/@photostructure/sqlite/build/sqlite.node',
+      'SQLite (@photostructure/sqlite)',
+    ],
   ] as const;
 
   for (const [symbol, file, name] of cases) assert.equal(getNativeComponent(symbol, file), name);
@@ -170,7 +175,10 @@ test('samples of perf are counted by component, except those of the profiler thr
     '',
   ];
 
-  assert.deepEqual(parseCounts(lines.join('\n')), { 'V8: garbage collection': 1, 'the kernel': 1 });
+  assert.deepEqual(parseCounts(lines.join('\n')), {
+    'V8: garbage collection': 1,
+    'kernel, from `perf` samples': 1,
+  });
 });
 
 test('a flame graph has a box for each call above a minimum width, and none for idle time', () => {

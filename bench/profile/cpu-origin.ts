@@ -17,7 +17,7 @@ export type OriginKind =
   | 'native code called by JavaScript'
   | "V8's helper threads: garbage collection, compiling"
   | 'other threads: libuv, database writer, jobs'
-  | 'the profiler itself';
+  | "V8's CPU profiler";
 
 const nativeKind = 'native code called by JavaScript';
 const repositoryUrl = pathToFileURL(repositoryFolder).href;
@@ -25,7 +25,7 @@ const repositoryUrl = pathToFileURL(repositoryFolder).href;
 /** Origin of the CPU time in which no call was sampled: Node's C++ that handles sockets around calls. */
 export const betweenCalls: CpuOrigin = {
   kind: "Node's C++ and the kernel: TLS, HTTP/2 frames, sockets",
-  name: 'C++ between calls',
+  name: "Node's C++ and the kernel, outside JavaScript calls",
 };
 
 /**
@@ -45,7 +45,7 @@ export function getCallOrigin(
   if (url === '') {
     return caller.kind === nativeKind
       ? caller
-      : { kind: nativeKind, name: `native, by ${caller.name}` };
+      : { kind: nativeKind, name: `native code called by ${caller.name}` };
   }
   if (url.startsWith('node:')) return { kind: 'JavaScript of Node', name: url };
   const path = url.replace(repositoryUrl, '');
@@ -67,7 +67,8 @@ export function getThreadOrigin(name: string): CpuOrigin {
   if (name === 'V8Worker' || name === 'DelayedTaskSche') {
     return { kind: "V8's helper threads: garbage collection, compiling", name: 'V8Worker' };
   }
-  if (name.startsWith('v8:Prof')) return { kind: 'the profiler itself', name };
+  if (name.startsWith('v8:Prof'))
+    return { kind: "V8's CPU profiler", name: `V8's CPU profiler (thread ${name})` };
   const isPool = name === 'node' || name === 'libuv-worker';
   return {
     kind: 'other threads: libuv, database writer, jobs',

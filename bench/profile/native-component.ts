@@ -3,7 +3,10 @@
  * first pattern that matches a symbol decides.
  */
 const componentPatterns: readonly (readonly [RegExp, string])[] = [
-  [/TickSample|sampler|SafeStackFrame|CpuProfil|ProfilerListener/, "V8's profiler"],
+  [
+    /TickSample|sampler|SafeStackFrame|CpuProfil|ProfilerListener/,
+    "V8's CPU profiler, outside its thread",
+  ],
   [/^Builtins_/, 'V8: built-in functions'],
   [
     /^v8::.*(Scaveng|Mark|Sweep|Evacuat|::Heap|Ephemeron|GlobalHandles|Remembered|SlotSet|Page|GC)/,
@@ -22,8 +25,8 @@ const componentPatterns: readonly (readonly [RegExp, string])[] = [
 
 /** Returns the component to which machine code belongs. `file` is the binary that contains `symbol`. */
 export function getNativeComponent(symbol: string, file: string): string {
-  if (file.startsWith('[kernel')) return 'the kernel';
-  if (file.endsWith('.node')) return `addon ${file.split('/node_modules/').at(-1)?.split('/')[0]}`;
+  if (file.startsWith('[kernel')) return 'kernel, from `perf` samples';
+  if (file.endsWith('.node')) return getAddonName(file);
   if (/malloc|calloc|free|^_int_|unlink_chunk/.test(symbol)) return 'malloc and free';
   if (/mem(cpy|move|set|cmp)/.test(symbol)) return 'memory copied or cleared';
   if (/\.so/.test(file)) return 'other system libraries';
@@ -32,4 +35,12 @@ export function getNativeComponent(symbol: string, file: string): string {
   const known = componentPatterns.find(([pattern]) => pattern.test(symbol))?.[1];
   // OpenSSL is almost the only other C code without a namespace in Node.
   return known ?? 'OpenSSL: TLS and other cryptography';
+}
+
+function getAddonName(file: string): string {
+  const [scope = '', name = ''] = (file.split('/node_modules/').at(-1) ?? '').split('/');
+  const packageName = scope.startsWith('@') ? `${scope}/${name}` : scope;
+  return packageName === '@photostructure/sqlite'
+    ? `SQLite (${packageName})`
+    : `addon ${packageName}`;
 }

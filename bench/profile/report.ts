@@ -27,18 +27,18 @@ export function writeReport(subject: Subject, runs: ReadonlyMap<string, Profiled
     shares: buildBreakdown(run),
   }));
   const flameGraphRun = runs.get(profile.flameGraphRun);
-  const text = `# What \`${name}\` costs
+  const text = `# CPU profile of the benchmark \`${name}\`
 
 \`npm run bench -- ${name} --profile\`, ${new Date().toISOString().slice(0, 10)}, ${machine.cpu},
 Node ${machine.node}. Microseconds of CPU time per ${profile.operation}, all threads, from the second of
-two runs. V8's profiler adds to the cost; see "Where the CPU goes" in [the README](../README.md).
+two runs. V8's profiler adds to the cost; see "Where the CPU goes" in [the README](../README.md).${profile.columns === undefined ? '' : `\n\n${profile.columns}`}
 
 ${buildTable(columns, ({ shares }) => sumBy(shares, ({ kind }) => kind), [buildKernelRow(columns)])}
 
-In detail; rows below ${rowShareMin * 100} % of every column are merged by kind:
+The same CPU time by file, module, package and thread. Rows below ${rowShareMin * 100} % of every column are merged by kind:
 
 ${buildTable(columns, ({ shares }) => sumBy(shares, createRowNamer(columns)))}
-${formatNativeCounts(columns)}${flameGraphRun === undefined ? '' : `\nThe main thread during *${profile.flameGraphRun}*, without sleep:\n\n![](${name}.svg)\n`}`;
+${formatNativeCounts(columns)}${flameGraphRun === undefined ? '' : `\nFlame graph of the main thread during *${profile.flameGraphRun}*, without sleep:\n\n![](${name}.svg)\n`}`;
   mkdirSync(folder, { recursive: true });
   writeFileSync(`${folder}${name}.md`, text);
   if (flameGraphRun !== undefined) {
@@ -51,7 +51,7 @@ ${formatNativeCounts(columns)}${flameGraphRun === undefined ? '' : `\nThe main t
 function formatNativeCounts(columns: readonly Column[]): string {
   if (columns.every(({ run }) => Object.keys(run.nativeCounts).length === 0)) return '';
   return `
-By the machine code that ran, in all threads except the profiler's, from samples of \`perf\`:
+The CPU time without the profiler's thread, by component of the machine code, from \`perf\` samples:
 
 ${buildTable(columns, getNativeCounts)}
 `;
@@ -59,7 +59,7 @@ ${buildTable(columns, getNativeCounts)}
 
 /** Converts the samples of `perf` to CPU time per operation, without the profiler's thread. */
 function getNativeCounts({ run, shares }: Column): Map<string, number> {
-  const cpuMicros = sumMicros(shares.filter(({ kind }) => kind !== 'the profiler itself'));
+  const cpuMicros = sumMicros(shares.filter(({ kind }) => kind !== "V8's CPU profiler"));
   const counts = Object.entries(run.nativeCounts);
   const sampleCount = counts.reduce((sum, [, count]) => sum + count, 0);
   return new Map(counts.map(([name, count]) => [name, (count / sampleCount) * cpuMicros]));
@@ -92,7 +92,7 @@ function createRowNamer(columns: readonly Column[]): (share: Share) => string {
       return shares.filter((one) => one.micros >= rowShareMin * sum).map((one) => one.name);
     }),
   );
-  return ({ kind, name }) => (large.has(name) ? name : `other: ${kind}`);
+  return ({ kind, name }) => (large.has(name) ? name : `${kind} (merged rows)`);
 }
 
 function buildKernelRow(columns: readonly Column[]): string[] {
@@ -102,7 +102,7 @@ function buildKernelRow(columns: readonly Column[]): string[] {
         operations,
     ),
   );
-  return ['of which in the kernel', ...cells];
+  return ['of which kernel time as counted by the OS (10 ms steps, with the profiler)', ...cells];
 }
 
 function sumMicros(shares: readonly Share[]): number {

@@ -36,7 +36,12 @@ export const subject: Subject = {
   about:
     'server CPU per delivered event and latency with 1000 streams, by event rate and by events per request',
   seconds: 240,
-  profile: { operation: 'delivered event', flameGraphRun: 'Herald, 1000/s' },
+  profile: {
+    operation: 'delivered event',
+    flameGraphRun: 'Herald, 1000/s',
+    columns:
+      '`n/s` is the number of events published per second, one per request; `n per request` is the number of events in one publish request.',
+  },
 
   async run(bench: Bench): Promise<Figure[]> {
     const streamCount = bench.size({ smoke: 200, full: 1000 });

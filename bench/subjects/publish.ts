@@ -22,7 +22,11 @@ export const subject: Subject = {
   name: 'publish',
   about: 'durable publishes per second, embedded database',
   seconds: 60,
-  profile: { operation: 'event', flameGraphRun: 'Herald, 1 per request' },
+  profile: {
+    operation: 'event',
+    flameGraphRun: 'Herald, 1 per request',
+    columns: '`n per request` is the number of events in one publish request.',
+  },
 
   async run(bench: Bench): Promise<Figure[]> {
     const seconds = bench.size({ smoke: 1, full: 4 });
@@ -41,7 +45,7 @@ export const subject: Subject = {
     const getBareTarget = bench.lazy(async () => {
       const options = { folder: bench.createFolder(), env: bench.certificate };
       const child = await bench.use(startReference('bare.ts', options));
-      return warmUp({ name: 'bare POST', bench, load, child, headers: {} });
+      return warmUp({ name: 'bare node:http2 POST', bench, load, child, headers: {} });
     });
     const getOneByOneProcess = bench.lazy(() =>
       bench.use(startReference('one-by-one.ts', { folder: bench.createFolder() })),

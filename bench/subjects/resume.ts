@@ -29,7 +29,11 @@ export const subject: Subject = {
   name: 'resume',
   about: 'clients resume, each with missed events, against a bare TLS and h2 connection',
   seconds: 360,
-  profile: { operation: 'stream', flameGraphRun: 'Herald, resume' },
+  profile: {
+    operation: 'stream',
+    flameGraphRun: 'Herald, resume',
+    columns: '*Resume* opens a stream with `Last-Event-ID`; *fresh* opens one without it.',
+  },
 
   async run(bench: Bench): Promise<Figure[]> {
     const clientCount = bench.size({ smoke: 200, full: 10_000, compared: 500 });

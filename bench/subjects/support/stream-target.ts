@@ -57,7 +57,7 @@ export async function openBareTarget(bench: Bench, streamCount: number): Promise
 export function createBareTarget(streamCount: number, child: Child): NodeStreamTarget {
   const request = { path: '/', headers: { accept: 'text/event-stream' } };
   return {
-    name: 'bare',
+    name: 'bare node:http2 loop',
     child,
     port: child.port,
     protocol: 'h2',
