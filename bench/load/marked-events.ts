@@ -1,5 +1,5 @@
 /**
- * Creates the payload of a marked event: `~`, the number (10 digits), the publish time in
+ * Creates the payload of a benchmark event: `~`, the number (10 digits), the publish time in
  * microseconds (15 digits), `;`, then padding up to `bytes`. `~` occurs nowhere else in a response,
  * so a receiver can count events without parsing the server's response format.
  */
@@ -18,7 +18,7 @@ const zeroByte = 0x30;
 const numberDigits = 10;
 const timeDigits = 15;
 
-/** Counts the marked events that one stream has received, and checks their numbers. */
+/** Counts the benchmark events that one stream has received, and checks their numbers. */
 export class Tally {
   events = 0;
   /**

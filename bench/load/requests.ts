@@ -66,7 +66,7 @@ export interface PublishPlan {
   readonly bytes: number;
   /** Events per request. */
   readonly perRequest: number;
-  /** Number of the first marked event; the next events have the next numbers. */
+  /** Number of the first benchmark event; the next events have the next numbers. */
   readonly firstNumber: number;
   /** Default: `all`. */
   readonly to?: 'all' | { readonly users: readonly string[] };

@@ -20,9 +20,9 @@ export interface StreamRequest {
 
 export interface StreamLoadCount {
   readonly streamCount: number;
-  /** Marked events that all streams together have received. */
+  /** Benchmark events that all streams together have received. */
   readonly eventCount: number;
-  /** Streams with an unexpected number of events, or with event numbers of an unexpected sum. */
+  /** Streams that received an unexpected number of events, or events whose numbers have an unexpected sum. */
   readonly wrongStreamCount: number;
   /** Events whose number was not greater than that of the previous event of their stream. */
   readonly outOfOrderCount: number;
@@ -40,7 +40,10 @@ interface Connection {
 
 const waitMsMax = 120_000;
 
-/** Opens many event streams and counts the marked events that each has received. */
+/**
+ * Opens many event streams and counts the benchmark events that each has received. The payload of a benchmark
+ * event starts with `~`, see `createMarkedData`.
+ */
 export class StreamLoad {
   readonly #latencies = new Latencies();
   readonly #tallies: Tally[] = [];
@@ -136,7 +139,7 @@ export class StreamLoad {
       },
       onEnd: () => this.#countLost(),
       onClose: (cause) => {
-        this.#forget(client);
+        this.#handleConnectionClose(client);
         rejectStart(new Error('Cannot open streams: the server closed the connection', { cause }));
       },
     });
@@ -165,7 +168,8 @@ export class StreamLoad {
       });
       socket.on('data', (bytes: Buffer) => {
         resolve();
-        this.#feed(tally, bytes, 0, bytes.length); // The chunk sizes contain no `~`.
+        // Not decoded: the framing of chunked encoding contains no `~`, the start of a benchmark event.
+        this.#feed(tally, bytes, 0, bytes.length);
       });
     });
   }
@@ -189,7 +193,7 @@ export class StreamLoad {
     waiter.resolve();
   }
 
-  #forget(connection: Connection): void {
+  #handleConnectionClose(connection: Connection): void {
     if (this.#connections.delete(connection)) this.#countLost();
   }
 
