@@ -7,11 +7,11 @@ export interface TokenHoldersOptions {
   readonly db: Database;
   readonly wallClock: () => number;
   readonly appendControlEntries: AppendControlEntries;
-  /** Time after the end of its last stream within which a token can be opened again. */
+  /** How long a token can open another stream after its last stream has ended. */
   readonly resumeWindowMs: number;
 }
 
-/** The stream that holds a token. Every successful claim increments `version`. */
+/** The holder of a token, and a version for optimistic locking, which each successful claim increments. */
 export interface TokenState {
   readonly version: number;
   /**
@@ -38,6 +38,7 @@ export interface Release {
 export interface TokenStateRow {
   readonly token_hash: string;
   readonly version: number;
+  /** Holds a stream id. */
   readonly connection_id: string | null;
 }
 
@@ -45,8 +46,8 @@ const renewedPerStatementMax = 500;
 
 /**
  * Records which stream holds a stream token: the stream that claimed it last. Older streams of the token
- * are closed (see `TokenClaim`). A token can be opened again while its holder is open, because its lease
- * is renewed, and for the resume window afterwards.
+ * are closed (see `TokenClaim`). A token can open another stream until its lease ends. The lease is renewed
+ * while the holder is open, and ends one resume window afterwards.
  */
 export class TokenHolders {
   readonly #options: TokenHoldersOptions;
@@ -60,8 +61,8 @@ export class TokenHolders {
   }
 
   /**
-   * Interval at which the leases of open streams must be renewed: a twelfth of the resume window, so that
-   * after a crash at most a twelfth of the window is missing.
+   * Interval at which the leases of open streams must be renewed: a twelfth of the resume window. A crash
+   * therefore shortens the resume window by at most a twelfth.
    */
   get renewEveryMs(): number {
     return this.#options.resumeWindowMs / 12;
@@ -77,17 +78,17 @@ export class TokenHolders {
 
   /**
    * Makes a stream the holder of a token. Returns false if the token has been claimed since its state was
-   * read, or has been deleted. A claim that replaces a holder appends a control entry, which closes the
-   * stream of that holder. If the promise rejects, the claim may still have been committed. Concurrent
-   * claims share a statement.
+   * read, or has been deleted. A claim that replaces a holder appends a control entry; the process that
+   * has the replaced stream then closes it. If the promise rejects, the claim may still have been committed.
+   * Concurrent claims share a statement.
    */
   claim(claim: Claim): Promise<boolean> {
     return this.#claims.run(claim);
   }
 
   /**
-   * Releases each token that its stream still holds, which starts the resume window of the token. Accepts at most
-   * 500 tokens.
+   * Releases each token that its stream still holds. The lease of a released token ends after the resume
+   * window. Accepts at most 500 tokens.
    */
   async release(releases: readonly Release[]): Promise<void> {
     const hashes = list(releases.map(({ tokenHash }) => tokenHash));
@@ -140,15 +141,15 @@ export class TokenHolders {
   async #updateHolders(db: Database, claims: readonly Claim[]): Promise<boolean[]> {
     const hashes = claims.map(({ tokenHash }) => tokenHash);
     const until = this.#leaseUntil;
-    const toCondition = (c: Claim) =>
+    const toStateCondition = (c: Claim) =>
       sql`(token_hash = ${c.tokenHash} and version = ${c.state.version})`;
-    const holder = join(claims, (c) => sql` when ${toCondition(c)} then ${c.streamId}`);
-    const unchanged = join(claims, (c) => sql` or ${toCondition(c)}`);
+    const holderCases = join(claims, (c) => sql` when ${toStateCondition(c)} then ${c.streamId}`);
+    const stateConditions = join(claims, (c) => sql` or ${toStateCondition(c)}`);
     const count = await db.execute(
       // `version` is set last, because MySQL assigns from left to right.
-      sql`update stream_tokens set connection_id = case${holder} end,
+      sql`update stream_tokens set connection_id = case${holderCases} end,
           lease_until = ${until}, version = version + 1
-        where token_hash in (${list(hashes)}) and (1 = 0${unchanged})`,
+        where token_hash in (${list(hashes)}) and (1 = 0${stateConditions})`,
     );
     if (count === claims.length) return claims.map(() => true);
     const rows = await this.#findRows(db, hashes);
@@ -170,7 +171,7 @@ function toTakeover({ tokenHash, state, streamId }: Claim): Takeover {
   return { tokenHash, version: state.version + 1, streamId };
 }
 
-/** Concatenates one part of SQL per claim. */
-function join(claims: readonly Claim[], toPart: (claim: Claim) => Sql): Sql {
-  return claims.map(toPart).reduce((all, part) => sql`${all}${part}`, sql``);
+/** Concatenates one SQL fragment per claim. */
+function join(claims: readonly Claim[], toFragment: (claim: Claim) => Sql): Sql {
+  return claims.map(toFragment).reduce((all, fragment) => sql`${all}${fragment}`, sql``);
 }
