@@ -13,11 +13,11 @@ if (typeof server !== 'string') {
   after(() => server.drop());
 }
 
-/** The size of the statement of `readBytes` without its value, including the quotes and the command byte. */
+/** Size of the packet of `getReceivedBytes` without the value: the command byte, the SQL text and the quotes. */
 const overheadBytes = 1 + "select octet_length('') as bytes".length;
 
-/** Runs a statement that consists mainly of `value`, and returns the size of the value on the server. */
-async function readBytes(db: MariadbDatabase, value: string): Promise<number | undefined> {
+/** Sends `value` in a statement, and returns the number of bytes of it that the server received. */
+async function getReceivedBytes(db: MariadbDatabase, value: string): Promise<number | undefined> {
   const rows = await db.query<{ bytes: number }>(sql`select octet_length(${value}) as bytes`);
   return rows[0]?.bytes;
 }
@@ -40,7 +40,7 @@ async function withDatabase(
   }
 }
 
-// [what is in the value, one repetition of it, the size of that in the statement]
+// [description of the value, text that it repeats, bytes of that text in the statement]
 const contents = [
   ['letters', 'x', 1],
   ['characters that are escaped or are more than one byte', `é'"\\\0\n`, 2 + 2 + 2 + 2 + 2 + 1],
@@ -63,15 +63,15 @@ describe('statements near max_allowed_packet', { skip }, () => {
     }));
 
   for (const [what, text, bytes] of contents) {
-    test(`a statement of ${what} is refused when its size reaches max_allowed_packet`, () =>
+    test(`a statement whose value consists of ${what} is refused when its size reaches max_allowed_packet`, () =>
       withDatabase(async (db, packetBytesMax) => {
         const valueBytesMax = packetBytesMax - 1 - overheadBytes;
         const count = Math.floor(valueBytesMax / bytes);
         const largest = text.repeat(count) + 'x'.repeat(valueBytesMax - count * bytes);
 
-        assert.equal(await readBytes(db, largest), Buffer.byteLength(largest));
-        await assert.rejects(readBytes(db, `${largest}x`), { name: 'payload_too_large' });
-        await assert.rejects(readBytes(db, `${largest}xx`), { name: 'payload_too_large' });
+        assert.equal(await getReceivedBytes(db, largest), Buffer.byteLength(largest));
+        await assert.rejects(getReceivedBytes(db, `${largest}x`), { name: 'payload_too_large' });
+        await assert.rejects(getReceivedBytes(db, `${largest}xx`), { name: 'payload_too_large' });
       }));
   }
 });

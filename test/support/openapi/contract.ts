@@ -20,15 +20,15 @@ export interface ReceivedResponse {
   readonly body?: string | undefined;
 }
 
-/** Responses to a request for which there is no operation. See `info.description` of the document. */
-const withoutOperation: Readonly<Record<number, string>> = {
+/** Names of the responses to requests that match no operation, by status. See `info.description` of the document. */
+const responsesWithoutOperation: Readonly<Record<number, string>> = {
   400: 'BadRequest',
   404: 'NotFound',
   431: 'HeadersTooLarge',
   501: 'NotImplemented',
 };
 
-/** Headers of HTTP itself, which Node adds, and the type of a body, which `content` describes. */
+/** Headers that are not compared: Node adds them, or, like `content-type`, `content` describes them. */
 const transportHeaders = [
   ...['connection', 'content-length', 'content-type', 'date', 'keep-alive', 'transfer-encoding'],
 ];
@@ -37,13 +37,13 @@ const transportHeaders = [
 export class Contract {
   readonly #document: OpenApiDocument;
   readonly #schemas: Schemas;
-  readonly #headersOfAll: Readonly<Record<string, HeaderObject>>;
+  readonly #commonHeaders: Readonly<Record<string, HeaderObject>>;
 
   constructor(document: OpenApiDocument) {
     this.#document = document;
     this.#schemas = new Schemas(document);
     const headers = Object.entries(document.components.headers);
-    this.#headersOfAll = Object.fromEntries(
+    this.#commonHeaders = Object.fromEntries(
       headers.filter(([, header]) => header['x-every-response'] === true),
     );
   }
@@ -91,15 +91,15 @@ export class Contract {
       const response = found.operation.responses[status];
       return response && resolve<ResponseObject>(this.#document, response);
     }
-    const isPath = findPath(this.#document, path) !== undefined;
-    if (isPath && status === 405) return responses['MethodNotAllowed'];
-    if (isPath && method === 'OPTIONS' && status === 204) return responses['Options'];
-    return responses[withoutOperation[status] ?? ''];
+    const isDocumentedPath = findPath(this.#document, path) !== undefined;
+    if (isDocumentedPath && status === 405) return responses['MethodNotAllowed'];
+    if (isDocumentedPath && method === 'OPTIONS' && status === 204) return responses['Options'];
+    return responses[responsesWithoutOperation[status] ?? ''];
   }
 
   #checkHeaders({ headers = {} }: ResponseObject, { headers: received }: ReceivedResponse) {
     const documented = new Map<string, HeaderObject>();
-    for (const [name, header] of Object.entries({ ...this.#headersOfAll, ...headers })) {
+    for (const [name, header] of Object.entries({ ...this.#commonHeaders, ...headers })) {
       documented.set(name.toLowerCase(), resolve<HeaderObject>(this.#document, header));
     }
     const names = Object.keys(received).filter(
