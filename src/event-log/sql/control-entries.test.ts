@@ -3,6 +3,7 @@ import { testOnDialects } from '../../../test/support/databases/dialects.js';
 import {
   ended,
   event,
+  keyedEvent,
   openStore,
   page,
   request,
@@ -119,6 +120,31 @@ test('a volatile event is delivered after the entries that other processes appen
   await lagging.publish(mixed, undefined);
 
   assert.deepEqual(delivered, [ended('s1'), 'volatile 1', ended('s2'), 'logged', 'volatile 2']);
+});
+
+test('volatile events beside repeated events are delivered after the entries that other processes appended', async (t) => {
+  const { db, wallClock, openLog } = await openStore(t);
+  const lagging = await openLog();
+  const delivered: unknown[] = [];
+  lagging.subscribe({
+    deliver: ({ data }) => delivered.push(data),
+    deliverVolatile: ({ data }, _, stamp) => delivered.push([data, stamp]),
+    applyControl(entry) {
+      delivered.push(entry);
+    },
+    handleGap: () => delivered.push('gap'),
+  });
+  const events = [
+    { ...keyedEvent('key', 'logged'), volatile: false },
+    { ...event('volatile'), volatile: true },
+  ];
+  const first = await lagging.publish(events, undefined);
+  await db.transaction((tx) => controlEntryAppender(db, wallClock)(tx, [ended('s1')]));
+
+  const repeated = await lagging.publish(events, undefined);
+
+  assert.deepEqual(repeated, first);
+  assert.deepEqual(delivered, ['logged', ['volatile', 1], ended('s1'), ['volatile', 2]]);
 });
 
 test('a lagging process replays only events up to the last entry that it has applied', async (t) => {
