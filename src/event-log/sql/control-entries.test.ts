@@ -45,6 +45,24 @@ test('each control entry has a sequence number, in order with events, and no aud
   );
 });
 
+test('a read of a range ends with the entry that reaches the byte limit, control entries included', async (t) => {
+  const { db, store, wallClock } = await openStore(t);
+  const userIds = Array.from({ length: 200 }, (_, index) => 'u'.repeat(250) + String(index));
+  const added = { kind: 'members_added', members: { topic: 'a', userIds } } as const;
+  const bytes = Buffer.byteLength(JSON.stringify(added));
+  await db.transaction((tx) => controlEntryAppender(db, wallClock)(tx, [added, added, added]));
+  await store.append([request(event('a'))]);
+  const read = async (bytesMax: number) => {
+    const { entries, upTo } = await store.readAll({ after: 0, upTo: 4 }, bytesMax);
+    return [entries.map(({ seq }) => seq), upTo];
+  };
+
+  assert.deepEqual(await read(bytes), [[1], 1]);
+  assert.deepEqual(await read(bytes + 1), [[1, 2], 2]);
+  assert.deepEqual(await read(3 * bytes), [[1, 2, 3], 3]);
+  assert.deepEqual(await read(3 * bytes + 1), [[1, 2, 3, 4], 4]);
+});
+
 test('a control entry that is rolled back with its change takes no sequence number', async (t) => {
   const { db, store, wallClock } = await openStore(t);
   const append = controlEntryAppender(db, wallClock);
