@@ -165,6 +165,20 @@ for (const [what, topicCount, lateShare, matchShare] of mixes) {
   });
 }
 
+test('pages of a reader with 1000 topics have 16 events if each event has 100 of the topics', async (t) => {
+  const audiencesBySeq = Array.from({ length: 3000 }, (_, index) =>
+    Array.from({ length: 100 }, (_, topic) => `t:${(index * 7 + topic) % 1000}`),
+  );
+  const { store, statements } = await openFilled(t, audiencesBySeq);
+  const topics = Object.fromEntries(Array.from({ length: 1000 }, (_, index) => [`${index}`, 0]));
+  statements.length = 0;
+
+  const found = await store.read(toReader(['u:1'], topics), { after: 0, upTo: 3000 }, page);
+
+  assert.deepEqual([found.events.length, found.endSeq, found.hasMore], [16, 16, true]);
+  assert.equal(statements.length, 6);
+});
+
 test('a reader that may receive nothing reads a long event log with 1100 topics in two statements', async (t) => {
   const audiencesBySeq = Array.from({ length: 5000 }, (_, index) => [`t:other ${index % 7}`]);
   const { store, statements } = await openFilled(t, audiencesBySeq);

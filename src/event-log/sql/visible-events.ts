@@ -42,6 +42,10 @@ const firstRange = 2048;
 /** A second range is chosen to contain so many pages, if events are as frequent as in the first. */
 const pagesInSecondRange = 2;
 const shrinkFactor = 8;
+/** A shrunk range grows once by at most this factor, which is too small to reach the range with too many matches. */
+const growthMax = shrinkFactor / 2;
+/** A shrunk range grows to this share of the most matches, because the others may be closer together. */
+const growthShare = 0.8;
 
 /**
  * Finds the next events for a reader with topics, at most `eventsMax`.
@@ -50,8 +54,9 @@ const shrinkFactor = 8;
  * together, because a union of a thousand ranges is planned for longer than it runs. There is no order then in
  * which a database could find the first matches without sorting all of them. So the range is limited instead:
  * first to 2048 entries, then, if they contain too little, to as many as should contain two pages, which are all
- * entries if there was nothing. A range with more than 2048 matches is reduced to an eighth until it has not. So
- * most pages need one or two statements, and a page can have fewer than `eventsMax` events before its end.
+ * entries if there was nothing. A range with more than 2048 matches is reduced to an eighth until it has not, and
+ * then grows once if it contains too little, because each event may have many of the topics. So most pages need one or
+ * two statements, and a page can have fewer than `eventsMax` events before its end.
  */
 export async function findVisibleEvents(
   db: Database,
@@ -65,11 +70,14 @@ export async function findVisibleEvents(
   let end = hasGroup ? Math.min(upTo, after + firstRange) : upTo;
   let found: VisibleEvents | undefined;
   let isShrinking = false;
+  let hasGrown = false;
   for (;;) {
     const searched = parts.filter((part) => part.after < end || part.after === after);
     const rows = await db.query<FoundRow>(buildSearch(db.dialect, searched, { end, eventsMax }));
     const matches = countMatches(rows);
-    if (hasTooManyMatches(searched, matches)) {
+    const groupMatches = countGroupMatches(searched, matches);
+    if (groupMatches > groupRowsMax) {
+      if (hasGrown && found !== undefined) return found;
       isShrinking = true;
       end = after + Math.max(1, Math.floor((end - after) / shrinkFactor));
       if (found !== undefined && end <= found.endSeq) return found;
@@ -81,7 +89,15 @@ export async function findVisibleEvents(
     );
     found = toVisibleEvents(rows, reader, { completeUpTo, eventsMax });
     const { length } = found.seqs;
-    if (isShrinking || end >= upTo || end > after + firstRange || length >= eventsMax) return found;
+    if (end >= upTo || length >= eventsMax || hasGrown) return found;
+    if (isShrinking) {
+      const growth = length * 2 > eventsMax ? 1 : pickGrowth(groupMatches);
+      if (growth === 1) return found;
+      hasGrown = true;
+      end = after + (end - after) * growth;
+      continue;
+    }
+    if (end > after + firstRange) return found;
     end = Math.min(upTo, after + Math.ceil(firstRange * pagesInSecondRange * (eventsMax / length)));
   }
 }
@@ -183,10 +199,15 @@ function countMatches(rows: readonly FoundRow[]): MatchesByAudience {
   return matches;
 }
 
-function hasTooManyMatches(parts: readonly Part[], matches: MatchesByAudience): boolean {
+function countGroupMatches(parts: readonly Part[], matches: MatchesByAudience): number {
   const grouped = parts.filter(isGroup).flatMap(({ audiences }) => audiences);
-  const count = grouped.reduce((sum, each) => sum + (matches.get(each)?.count ?? 0), 0);
-  return count > groupRowsMax;
+  return grouped.reduce((sum, each) => sum + (matches.get(each)?.count ?? 0), 0);
+}
+
+/** Returns the factor by which a shrunk range with so many matches grows, at least 1. */
+function pickGrowth(groupMatches: number): number {
+  const factor = Math.floor((groupRowsMax * growthShare) / Math.max(1, groupMatches));
+  return Math.max(1, Math.min(growthMax, factor));
 }
 
 /** Returns the number up to which every match of a part was found. */
