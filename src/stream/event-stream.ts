@@ -14,6 +14,7 @@ import {
   heartbeatEvent,
   pickRetryMs,
   retryFactorMax,
+  type TopicsChange,
 } from './control-events.js';
 import type { TokenClaim } from './tokens/token-claim.js';
 import { noStoredRows, type RowChange, TopicRows } from './topics/topic-rows.js';
@@ -272,9 +273,7 @@ export class EventStream {
     if (!this.isOpen || !this.#isOpened) return;
     if (!isChanged && !(isRemoval && isUpToDate)) return;
     if (isUpToDate) this.#cursor = Math.max(this.#cursor, seq);
-    this.#enqueue(
-      encodeTopics({ added, removed, id: this.#parts.eventLog.format(seq) }, isUpToDate),
-    );
+    this.#sendTopics({ added, removed, id: this.#parts.eventLog.format(seq) }, isUpToDate);
   }
 
   /** Waits for a round trip to the client, see `Sink.roundTrip`. */
@@ -367,6 +366,13 @@ export class EventStream {
 
   get #heartbeat(): Buffer {
     return this.#parts.hasHeartbeatEvents ? heartbeatEvent : heartbeatComment;
+  }
+
+  /** Sends `stream.topics`. Closes the stream as `overflow` if more than `unsentHardBytes` are unsent. */
+  #sendTopics(change: TopicsChange, isUpToDate: boolean): void {
+    // The frame is not in the event log, so it cannot be read later. The client returns to the stored topics.
+    if (this.unsentBytes > this.#parts.limits.unsentHardBytes) this.close('overflow');
+    else this.#enqueue(encodeTopics(change, isUpToDate));
   }
 
   #enqueue(frame: Frame): void {

@@ -15,7 +15,7 @@ import { noStoredRows, type StoredRows, TopicRows } from './topic-rows.js';
 
 const limits = {
   ...{ heartbeatMs: 1e9, stallMs: 1e9, retryMs: 2000 },
-  ...{ unsentSoftBytes: 500, unsentHardBytes: 1e6 },
+  ...{ unsentSoftBytes: 500, unsentHardBytes: 1024 * 1024 },
 };
 const wallClock = () => 1_000_000;
 const nextTurn = () => new Promise((resolve) => setImmediate(resolve));
@@ -215,6 +215,25 @@ test('a live stream without the removed topic is told the position, so that its 
 
   const data = JSON.stringify({ added: [], removed: [], id: 'e-1' });
   assert.deepEqual(await receive(), [{ event: 'stream.topics', id: 'e-1', data }]);
+});
+
+test('a client that reads nothing while its topics change is closed as overflow at the hard limit', async () => {
+  const { open, registry } = await openHarness();
+  const { stream, receive, ends, client } = await open({ tokenHash: 'h' });
+  await receive();
+  const topics = Array.from({ length: 50 }, (_, index) => `${index}`.padStart(128, 'x'));
+  let unsentMax = 0;
+
+  for (let seq = 1; seq <= 400 && stream.isOpen; seq += 1) {
+    const kind = seq % 2 === 1 ? 'topics_chosen' : 'topics_given_up';
+    await registry.applyControl(choice(kind, ...topics), seq);
+    await nextTurn(); // One frame per flush cycle.
+    unsentMax = Math.max(unsentMax, stream.unsentBytes);
+  }
+
+  assert.deepEqual(ends, [{ reason: 'overflow' }]);
+  assert.equal(client.sink?.closed, true);
+  assert.ok(unsentMax > limits.unsentHardBytes && unsentMax < limits.unsentHardBytes + 10_000);
 });
 
 test('a page that arrives after a topic was given up has no events of that topic', async () => {
