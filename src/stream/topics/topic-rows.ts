@@ -126,6 +126,19 @@ export class TopicRows {
   }
 }
 
+/**
+ * Returns which topics differ between two readers of a stream. A topic that the later reader has since another number
+ * counts as added.
+ */
+export function compareTopics(
+  before: Reader['topics'],
+  after: Reader['topics'],
+): Pick<RowChange, 'added' | 'removed'> {
+  const added = [...after.keys()].filter((one) => after.get(one) !== before.get(one));
+  const removed = [...before.keys()].filter((one) => !after.has(one));
+  return { added: added.map(toTopic), removed: removed.map(toTopic) };
+}
+
 function toRows(stored: readonly TopicRow[]): Rows {
   if (stored.length === 0) return noRows;
   return new Map(stored.map(({ topic, since }) => [topicAudience(topic), since]));

@@ -378,15 +378,75 @@ test('a stream that is opened in a process that lags behind receives no event fr
   assert.deepEqual(await receiveData(), ['after']);
 });
 
-test('a stream whose token another stream has ends when its topics change, instead of disclosing them', async () => {
-  const { open, change } = await openHarness();
-  const { stream, receive, ends } = await open();
+test('a held stream is told of all changes of its topics at once, after it is released and before their events', async () => {
+  const { open, publish, change } = await openHarness();
+  const rows = topicRows(['m'], ['b', 'c', 'd']);
+  const { stream, receive, ends } = await open({ tokenHash: 'h', rows });
   await receive();
   stream.hold();
 
-  await change(members('members_added'));
+  await change(choice('topics_chosen', 'e', 'f')); // 1
+  await publish('e', 't:e');
+  await change(choice('topics_given_up', 'b', 'c', 'f')); // 3
+  await publish('b', 't:b');
+  await change(choice('topics_chosen', 'c')); // 5
+  await change(members('members_added')); // 6
+  stream.hold(); // The claim waits for another round trip.
+  await publish('c', 't:c');
+  assert.deepEqual(await receive(), []);
+  stream.release();
+
+  const data = JSON.stringify({ added: ['a', 'c', 'e'], removed: ['b'], id: 'e-6' });
+  const [first, ...others] = await receive();
+  assert.deepEqual(
+    { ...first, data: sortLists(first?.data) },
+    { event: 'stream.topics', id: undefined, data },
+  );
+  assert.deepEqual(
+    others.map((event) => event.data),
+    ['e', 'c'],
+  );
+  assert.deepEqual(ends, []);
+});
+
+/** Sorts the lists of a `stream.topics`, whose order has no meaning. */
+function sortLists(data = '{}') {
+  const { added, removed, id } = JSON.parse(data);
+  return JSON.stringify({ added: added.sort(), removed: removed.sort(), id });
+}
+
+test('a held stream without changes of its topics sends no stream.topics when it is released', async () => {
+  const { open, change, publish } = await openHarness();
+  const { stream, receive } = await open({ tokenHash: 'h', rows: topicRows([], ['a']) });
+  await receive();
+  stream.hold();
+  await change(choice('topics_chosen', 'a')); // The stream has it already.
+  await change(members('members_removed', '2'));
+  await publish('to the user', 'u:1');
+
+  stream.release();
+
+  assert.deepEqual(
+    (await receive()).map(({ data }) => data),
+    ['to the user'],
+  );
+});
+
+test('a held stream ends when the backend removes one of its topics', async () => {
+  const { open, change } = await openHarness();
+  const { stream, receive, ends } = await open({ rows: topicRows(['a']), tokenHash: 'h' });
+  await receive();
+  stream.hold();
+  await change(choice('topics_chosen', 'secret'));
+
+  await change(members('members_removed'));
+  stream.release();
 
   assert.deepEqual(ends, [{ reason: 'behind' }]);
+  assert.deepEqual(
+    (await receive()).map(({ event }) => event),
+    ['stream.close'],
+  );
 });
 
 test('a change of members is applied to at most 200 streams in one turn, and then to the others', async () => {
