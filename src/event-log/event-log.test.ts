@@ -274,6 +274,23 @@ for (const [what, applyControl] of [
   });
 }
 
+test('a control entry that is not JSON is logged, all streams end, and the event log goes on', async () => {
+  for (const text of ['{"kind":"sessions_ended","sess', 'null']) {
+    const { store, lines, eventLog, received } = await openReceivingLog(() => {});
+    store.appendControlText(text);
+    store.appendExternally(['t:a'], 'after it');
+
+    await eventLog.catchUp();
+
+    assert.deepEqual(received, ['gap', 'after it'], text);
+    assert.equal(eventLog.head, 2);
+    assert.deepEqual(
+      lines.map(({ level, phrase, seq }) => [level, phrase, seq]),
+      [['error', 'control entry was not applied', 1]],
+    );
+  }
+});
+
 test('a volatile event is stamped with the head that is stored when it is published', async () => {
   const { store, eventLog, received, newEvent } = await openReceivingLog(() => {});
   store.appendExternally(['t:a'], 'of another process');

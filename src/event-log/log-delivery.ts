@@ -166,18 +166,19 @@ export class LogDelivery {
 
   /** Applies a control entry, and moves the head when all streams have it. Never rejects. */
   async #applyControl({ seq, control }: LoggedControlEntry): Promise<void> {
-    const entry = parseControlEntry(control);
-    if (entry === undefined) this.#logUnknownEntry(seq);
-    else await this.#passControl(entry, seq);
+    await this.#passControl(control, seq);
     this.#head = seq;
     this.#recent.addInvisible(seq);
   }
 
-  async #passControl(entry: ControlEntry, seq: number): Promise<void> {
+  async #passControl(control: string, seq: number): Promise<void> {
+    let entry: ControlEntry | undefined;
     try {
-      await this.#subscriber.applyControl(entry, seq);
+      entry = parseControlEntry(control);
+      if (entry === undefined) this.#logUnknownEntry(seq);
+      else await this.#subscriber.applyControl(entry, seq);
     } catch (cause) {
-      this.#parts.log.error({ cause, seq, kind: entry.kind }, 'control entry was not applied');
+      this.#parts.log.error({ cause, seq, kind: entry?.kind }, 'control entry was not applied');
       this.#subscriber.handleGap(); // Some streams may have to end. Their clients return to the stored state.
     }
   }
