@@ -116,6 +116,31 @@ test('a read that waits for other reads runs no query if it is no longer needed 
   await assert.rejects(waiting, store.readError);
 });
 
+test('a read that waits for other reads ends at the head at its call, because its reader may get topics meanwhile', async () => {
+  const store = new MemoryLogStore('e');
+  store.release();
+  store.appendExternally(['all'], 'x');
+  const eventLog = await EventLog.open({
+    ...{ store, log: silentLogger, wallClock: Date.now, limits: unlimitedRetention },
+  });
+  store.hold();
+  const active = [1, 2, 3, 4].map(() => eventLog.read(toReader(['all']), 0, 100));
+  const waiting = eventLog.read(toReader(['all']), 0, 100);
+  store.appendControlEntry({ kind: 'members_added', members: { topic: 'a', userIds: ['1'] } });
+  store.appendExternally(['t:a'], 'y');
+  const applying = eventLog.catchUp();
+  while (eventLog.head < 3) {
+    store.step(active.length); // A step of the catch-up.
+    await turn();
+  }
+
+  store.release();
+
+  await Promise.all([...active, applying]);
+  const { frames, endSeq } = await waiting;
+  assert.deepEqual([frames.map(({ seq }) => seq), endSeq], [[1], 1]);
+});
+
 test('a catch-up that is requested during another catch-up delivers the events committed in between', async () => {
   const store = new MemoryLogStore('e');
   store.release();

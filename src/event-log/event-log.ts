@@ -135,7 +135,7 @@ export class EventLog {
    * are dropped if the store fails after the other events were appended.
    *
    * Throws the same errors as `append`. After `service_unavailable` the appended events may still be
-   * stored and delivered; after the other errors nothing is published.
+   * stored and delivered; after the other errors nothing new is published.
    */
   async publish(
     events: readonly NewEvent[],
@@ -143,13 +143,17 @@ export class EventLog {
     publisher?: Publisher,
   ): Promise<readonly (string | null)[]> {
     const logged = events.filter((event) => !event.volatile);
-    const { ids, isRepeated, seq } =
-      logged.length === 0
-        ? await this.#prepareVolatile(publisher)
-        : { ...(await this.append({ events: logged, idempotency, publisher })), seq: 0 };
+    const hasLogged = logged.length > 0;
+    const { ids, isRepeated } = hasLogged
+      ? await this.append({ events: logged, idempotency, publisher })
+      : nothingAppended;
     const isRepeatedRequest = idempotency !== undefined && isRepeated;
     const volatileEvents = isRepeatedRequest ? [] : events.filter((event) => event.volatile);
-    if (volatileEvents.length > 0) await this.#delivery.deliverVolatile(volatileEvents, seq);
+    if (volatileEvents.length > 0) {
+      // A new event has a higher number than every entry committed before. A repeated one tells nothing about these.
+      const seq = hasLogged && !isRepeated ? 0 : await this.#prepareVolatile(publisher);
+      await this.#delivery.deliverVolatile(volatileEvents, seq);
+    }
     let next = 0;
     return events.map((event) => (event.volatile ? null : (ids[next++] ?? null)));
   }
@@ -176,7 +180,7 @@ export class EventLog {
   /**
    * Returns the next page of frames for a reader, from memory if they are still cached. The
    * page ends with the frame that reaches `bytesMax`. At most 4 reads from the store run at a time;
-   * others wait. If `isNeeded` returns false when a read from the store could start, the page is empty.
+   * others wait. The page has events up to the head at the call. If `isNeeded` returns false when a read from the store could start, the page is empty.
    * Rejects when the store rejects.
    */
   async read(
@@ -186,6 +190,9 @@ export class EventLog {
     isNeeded = () => true,
   ): Promise<FramePage> {
     const request = { reader, after, bytesMax, now: this.#wallClock() };
+    // Entries applied later may give the reader topics that `reader` lacks, so their events are for the next page. A
+    // control entry that is not applied yet may end the stream of the reader.
+    const upTo = this.head;
     const recent = this.#delivery.readRecent(request);
     if (recent === undefined) {
       const emptyPage = {
@@ -196,11 +203,11 @@ export class EventLog {
         topicsBySeq: undefined,
       };
       return this.#readSemaphore.run(async () =>
-        isNeeded() ? this.#readStore(request) : emptyPage,
+        isNeeded() ? this.#readStore(request, upTo) : emptyPage,
       );
     }
     const { frames, hasMore, topicsBySeq } = recent;
-    const endSeq = hasMore ? getLastSeq(frames, after) : Math.max(after, this.head);
+    const endSeq = hasMore ? getLastSeq(frames, after) : Math.max(after, upTo);
     return { frames, endSeq, hasMore, hasGap: false, topicsBySeq };
   }
 
@@ -249,9 +256,7 @@ export class EventLog {
     await this.#queue.idle();
   }
 
-  async #readStore({ reader, after, bytesMax }: ReadRequest): Promise<FramePage> {
-    // A control entry after the head may end the stream of the reader, so nothing after the head is read yet.
-    const upTo = this.head;
+  async #readStore({ reader, after, bytesMax }: ReadRequest, upTo: number): Promise<FramePage> {
     const limits = { eventsMax: pageEventsMax, bytesMax };
     const page = await this.#store.read(reader, { after, upTo }, limits);
     const { events, endSeq, hasMore, trimmedSeq, topicsBySeq } = page;
@@ -269,9 +274,7 @@ export class EventLog {
    * reach a stream that should have ended, and returns that head. Throws the errors of `append` for a refused
    * API key, and `service_unavailable` when the store does not respond.
    */
-  async #prepareVolatile(
-    publisher: Publisher | undefined,
-  ): Promise<AppendResult & { readonly seq: number }> {
+  async #prepareVolatile(publisher: Publisher | undefined): Promise<number> {
     const { seq, refusal } = await this.#store.readPublishSnapshot(publisher);
     if (refusal !== undefined) throw createKeyRefusal(refusal);
     if (this.head < seq) await this.catchUp();
@@ -279,7 +282,7 @@ export class EventLog {
       const message = 'Cannot publish: the head of the event log is uncertain';
       throw new Failure('service_unavailable', message, { retryAfterMs: 1000 });
     }
-    return { ...nothingAppended, seq };
+    return seq;
   }
 
   /** Reads the state. Reads it once more if its head is newer than what this process has applied. */

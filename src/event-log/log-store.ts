@@ -167,8 +167,8 @@ export interface LogStore {
   read(reader: Reader, range: SeqRange, limits: PageLimits): Promise<StoredPage>;
   /**
    * Reads the first entries of a range in sequence order, and the audiences of each event. The result ends with
-   * the event at which the total size reaches `bytesMax` (see `getStoredBytes`), or at the end of the range.
-   * Its `upTo` is the sequence number at which it ends.
+   * the entry at which the total size reaches `bytesMax`, or at the end of the range. The size of an event is that of
+   * `getStoredBytes`, the size of a control entry is that of its text. `upTo` is the sequence number at which it ends.
    */
   readAll(range: SeqRange, bytesMax: number): Promise<LoggedRange>;
   /**

@@ -4,9 +4,9 @@ import { allAudience, getTopic, sessionAudience, userAudience } from '../events/
 import type { ControlEntry } from '../events/control-entry.js';
 import type { Frame } from '../events/frame.js';
 import { Counts } from '../util/counts.js';
-import { inSlices } from '../util/in-slices.js';
 import { MultiMap } from '../util/multi-map.js';
 import { TimerWheel } from '../util/timer-wheel.js';
+import { TurnBudget } from '../util/turn-budget.js';
 import type { CloseReason } from './control-events.js';
 import type { EventStream, Subscriber } from './event-stream.js';
 import { closeGradually } from './gradual-close.js';
@@ -27,8 +27,8 @@ export const tickMs = 1000;
 /** Number of streams that are maintained per event-loop iteration. */
 const streamsPerSlice = 128;
 
-/** Number of streams whose topics change per event-loop iteration. */
-const topicChangesPerSlice = 200;
+/** Number of streams whose topics change per event-loop iteration, by one control entry or several. */
+const topicChangesPerTurn = 200;
 
 /** Number of streams of one token, in addition to the first, that may open although a limit is reached. */
 const exemptPerTokenMax = 3;
@@ -55,6 +55,7 @@ export class Registry implements EventSubscriber {
   readonly #random: () => number;
   readonly #streams = new MultiMap<Audience, EventStream>();
   readonly #topics = new TopicIndex();
+  readonly #topicChanges = new TurnBudget(topicChangesPerTurn);
   readonly #streamsByToken = new MultiMap<string, EventStream>();
   readonly #perUser = new Counts<string>();
   readonly #perIp = new Counts<string>();
@@ -199,7 +200,8 @@ export class Registry implements EventSubscriber {
 
   /**
    * Applies a control entry to open streams, and keeps it for the streams that are being opened. Resolves when it has
-   * been applied to all of them: a change of topics in slices of 200 streams, other changes at once.
+   * been applied to all of them: a change of topics to at most 200 streams per turn of the event loop, other changes at
+   * once.
    */
   applyControl(entry: ControlEntry, seq: number): Promise<void> | undefined {
     this.pendingOpens.keep({ entry, seq });
@@ -266,9 +268,7 @@ export class Registry implements EventSubscriber {
         ? entry.members.userIds.flatMap((userId) => [...this.getUserStreams(userId)])
         : [...this.#streamsByToken.get(entry.choice.tokenHash)];
     const affected = found.filter(({ headAtOpen }) => headAtOpen < seq);
-    return inSlices(affected, topicChangesPerSlice, (stream) =>
-      this.#topics.apply(stream, entry, seq),
-    );
+    return this.#topicChanges.run(affected, (stream) => this.#topics.apply(stream, entry, seq));
   }
 
   #isNamed({ subscriber }: EventStream, entry: TopicEntry): boolean {

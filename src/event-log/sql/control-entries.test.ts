@@ -3,6 +3,7 @@ import { testOnDialects } from '../../../test/support/databases/dialects.js';
 import {
   ended,
   event,
+  keyedEvent,
   openStore,
   page,
   request,
@@ -42,6 +43,24 @@ test('each control entry has a sequence number, in order with events, and no aud
     read.events.map((found) => found.seq),
     [1, 4],
   );
+});
+
+test('a read of a range ends with the entry that reaches the byte limit, control entries included', async (t) => {
+  const { db, store, wallClock } = await openStore(t);
+  const userIds = Array.from({ length: 200 }, (_, index) => 'u'.repeat(250) + String(index));
+  const added = { kind: 'members_added', members: { topic: 'a', userIds } } as const;
+  const bytes = Buffer.byteLength(JSON.stringify(added));
+  await db.transaction((tx) => controlEntryAppender(db, wallClock)(tx, [added, added, added]));
+  await store.append([request(event('a'))]);
+  const read = async (bytesMax: number) => {
+    const { entries, upTo } = await store.readAll({ after: 0, upTo: 4 }, bytesMax);
+    return [entries.map(({ seq }) => seq), upTo];
+  };
+
+  assert.deepEqual(await read(bytes), [[1], 1]);
+  assert.deepEqual(await read(bytes + 1), [[1, 2], 2]);
+  assert.deepEqual(await read(3 * bytes), [[1, 2, 3], 3]);
+  assert.deepEqual(await read(3 * bytes + 1), [[1, 2, 3, 4], 4]);
 });
 
 test('a control entry that is rolled back with its change takes no sequence number', async (t) => {
@@ -119,6 +138,31 @@ test('a volatile event is delivered after the entries that other processes appen
   await lagging.publish(mixed, undefined);
 
   assert.deepEqual(delivered, [ended('s1'), 'volatile 1', ended('s2'), 'logged', 'volatile 2']);
+});
+
+test('volatile events beside repeated events are delivered after the entries that other processes appended', async (t) => {
+  const { db, wallClock, openLog } = await openStore(t);
+  const lagging = await openLog();
+  const delivered: unknown[] = [];
+  lagging.subscribe({
+    deliver: ({ data }) => delivered.push(data),
+    deliverVolatile: ({ data }, _, stamp) => delivered.push([data, stamp]),
+    applyControl(entry) {
+      delivered.push(entry);
+    },
+    handleGap: () => delivered.push('gap'),
+  });
+  const events = [
+    { ...keyedEvent('key', 'logged'), volatile: false },
+    { ...event('volatile'), volatile: true },
+  ];
+  const first = await lagging.publish(events, undefined);
+  await db.transaction((tx) => controlEntryAppender(db, wallClock)(tx, [ended('s1')]));
+
+  const repeated = await lagging.publish(events, undefined);
+
+  assert.deepEqual(repeated, first);
+  assert.deepEqual(delivered, ['logged', ['volatile', 1], ended('s1'), ['volatile', 2]]);
 });
 
 test('a lagging process replays only events up to the last entry that it has applied', async (t) => {

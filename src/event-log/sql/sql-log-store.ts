@@ -60,6 +60,9 @@ interface StateRow extends VerifiableHead {
  */
 const storedBytes = sql`coalesce(bytes, octet_length(data))`;
 
+/** Selects how much is read of an entry: a control entry does not count for retention, but has a text. */
+const readBytes = sql`${storedBytes} + coalesce(octet_length(control), 0)`;
+
 /**
  * Stores the event log in tables of a `Database`: `log_head`, `events`, `event_audiences`,
  * `idempotency`, `trimmed_audiences` and `trimmed_topics`. Once the stored event log has been replaced (see
@@ -216,11 +219,11 @@ export class SqlLogStore implements LogStore {
     return this.#db.notifier?.subscribe(onAppended);
   }
 
-  /** Returns the number of the event that reaches `bytesMax`, or `rangeEnd` if none does. */
+  /** Returns the number of the entry that reaches `bytesMax`, or `rangeEnd` if none does. */
   async #findRangeEnd(after: number, rangeEnd: number, bytesMax: number): Promise<number> {
     const [row] = await this.#background.query<{ seq: number | null }>(
       sql`select min(seq) as seq from (
-          select seq, sum(${storedBytes}) over (order by seq) as total from events
+          select seq, sum(${readBytes}) over (order by seq) as total from events
           where seq > ${after} and seq <= ${rangeEnd}
         ) sized where total >= ${bytesMax}`,
     );

@@ -468,6 +468,26 @@ test('a change of members is applied to at most 200 streams in one turn, and the
   assert.deepEqual(counts, [200, 400, 450]);
 });
 
+test('five changes of 200 members each take five turns, and changes without streams none', async () => {
+  const { open, store, eventLog } = await openHarness();
+  const userIds = Array.from({ length: 200 }, (_, index) => String(index));
+  for (const userId of userIds) await open({ userId });
+  for (let count = 0; count < 100; count += 1)
+    store.appendControlEntry(members('members_added', 'of no stream'));
+  for (const topic of ['a', 'b', 'c', 'd', 'e'])
+    store.appendControlEntry({ kind: 'members_added', members: { topic, userIds } });
+  const heads: number[] = [];
+
+  const applying = eventLog.catchUp();
+  while (eventLog.head < 105) {
+    await nextTurn();
+    heads.push(eventLog.head);
+  }
+  await applying;
+
+  assert.deepEqual(heads, [101, 102, 103, 104, 105]);
+});
+
 test('a stream that is registered between two slices gets the change, too', async () => {
   const { open, registry } = await openHarness();
   for (let count = 0; count < 201; count += 1) await open();
