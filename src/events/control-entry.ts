@@ -37,8 +37,8 @@ export interface TokenTopics {
 }
 
 /**
- * An entry of the event log that closes streams or revokes an API key. It has a sequence number like an
- * event, every process applies it in sequence order, and no client receives it.
+ * An entry of the event log that changes open streams, such as their end or their topics, or that marks a change of an API
+ * key. It has a sequence number like an event, every process applies it in sequence order, and no client receives it.
  */
 export type ControlEntry =
   /** The streams of these sessions end. */

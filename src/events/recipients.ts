@@ -72,8 +72,9 @@ export function parseRecipients(to: unknown): readonly Audience[] | RecipientsPr
   const unknown = Object.keys(lists).find((name) => !Object.hasOwn(kinds, name));
   if (unknown !== undefined) {
     // Only a name that could be a mistyped field is echoed.
-    const field = /^\w{1,32}$/.test(unknown) ? `to.${unknown}` : 'to';
-    return { field, reason: `is not one of the fields ${kindNames} of "to"` };
+    return /^\w{1,32}$/.test(unknown)
+      ? { field: `to.${unknown}`, reason: `is not one of the fields ${kindNames} of "to"` }
+      : { field: 'to', reason: `must have no fields but ${kindNames}` };
   }
   const audiences: Audience[] = [];
   for (const [name, kind] of Object.entries(kinds)) {
