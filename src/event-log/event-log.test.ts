@@ -299,6 +299,51 @@ for (const [what, applyControl] of [
   });
 }
 
+test('a control entry that is not JSON is logged, all streams end, and the event log goes on', async () => {
+  for (const text of ['{"kind":"sessions_ended","sess', 'null']) {
+    const { store, lines, eventLog, received } = await openReceivingLog(() => {});
+    store.appendControlText(text);
+    store.appendExternally(['t:a'], 'after it');
+
+    await eventLog.catchUp();
+
+    assert.deepEqual(received, ['gap', 'after it'], text);
+    assert.equal(eventLog.head, 2);
+    assert.deepEqual(
+      lines.map(({ level, phrase, seq }) => [level, phrase, seq]),
+      [['error', 'control entry was not applied', 1]],
+    );
+  }
+});
+
+test('the stamp of a volatile event does not grow while it waits for entries that were appended after it', async () => {
+  const { store, eventLog, received, newEvent } = await openReceivingLog(() => {});
+  store.readPublishSnapshot = async () => {
+    store.appendControlEntry({ kind: 'members_added', members: { topic: 'a', userIds: ['1'] } });
+    await eventLog.publish([newEvent('logged')], undefined);
+    return { seq: 0, refusal: undefined };
+  };
+
+  await eventLog.publish([newEvent('before the member', true)], undefined);
+
+  assert.deepEqual(received, ['members_added', 'logged', ['before the member', 0]]);
+});
+
+test('a volatile event is stamped with the number of the event with which it was published', async () => {
+  const { eventLog, received, newEvent } = await openReceivingLog(() => {});
+  const publish = (data: string) =>
+    eventLog.publish([newEvent(`logged ${data}`), newEvent(data, true)], undefined);
+
+  await Promise.all(['a', 'b', 'c'].map(publish)); // The last two share a commit.
+
+  const stamped = received.filter((one) => Array.isArray(one));
+  assert.deepEqual(stamped, [
+    ['a', 1],
+    ['b', 2],
+    ['c', 3],
+  ]);
+});
+
 test('a volatile event is stamped with the head that is stored when it is published', async () => {
   const { store, eventLog, received, newEvent } = await openReceivingLog(() => {});
   store.appendExternally(['t:a'], 'of another process');

@@ -45,6 +45,8 @@ export interface AppendResult {
   readonly ids: readonly string[];
   /** Whether every event was appended earlier, under the idempotency key of the request or of the event. */
   readonly isRepeated: boolean;
+  /** Number of the newest of the events; 0 without events. */
+  readonly newestSeq: number;
 }
 
 export interface EventLogOptions {
@@ -54,7 +56,7 @@ export interface EventLogOptions {
   readonly limits: RetentionLimits;
 }
 
-const nothingAppended: AppendResult = { ids: [], isRepeated: false };
+const nothingAppended: AppendResult = { ids: [], isRepeated: false, newestSeq: 0 };
 const pageEventsMax = 256;
 const pollMs = { busy: 25, idle: 250, notified: 1000 };
 /** Polling intervals while only this process and commands append. */
@@ -144,15 +146,16 @@ export class EventLog {
   ): Promise<readonly (string | null)[]> {
     const logged = events.filter((event) => !event.volatile);
     const hasLogged = logged.length > 0;
-    const { ids, isRepeated } = hasLogged
+    const { ids, isRepeated, newestSeq } = hasLogged
       ? await this.append({ events: logged, idempotency, publisher })
       : nothingAppended;
     const isRepeatedRequest = idempotency !== undefined && isRepeated;
     const volatileEvents = isRepeatedRequest ? [] : events.filter((event) => event.volatile);
     if (volatileEvents.length > 0) {
       // A new event has a higher number than every entry committed before. A repeated one tells nothing about these.
-      const seq = hasLogged && !isRepeated ? 0 : await this.#prepareVolatile(publisher);
-      await this.#delivery.deliverVolatile(volatileEvents, seq);
+      const hasAppended = hasLogged && !isRepeated;
+      const stamp = hasAppended ? newestSeq : await this.#prepareVolatile(publisher);
+      await this.#delivery.deliverVolatile(volatileEvents, stamp);
     }
     let next = 0;
     return events.map((event) => (event.volatile ? null : (ids[next++] ?? null)));
@@ -169,7 +172,8 @@ export class EventLog {
     if (outcome.kind === 'conflict') throw createKeyConflict(outcome.event);
     if (!('seqs' in outcome)) throw createKeyRefusal(outcome.kind);
     const ids = outcome.seqs.map((seq) => this.format(seq));
-    return { ids, isRepeated: outcome.kind === 'repeated' };
+    const newestSeq = outcome.seqs.reduce((newest, seq) => Math.max(newest, seq), 0);
+    return { ids, isRepeated: outcome.kind === 'repeated', newestSeq };
   }
 
   /** Returns the id of the event `seq`. */

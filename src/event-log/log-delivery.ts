@@ -28,8 +28,8 @@ export interface EventSubscriber {
    */
   deliverVolatile(event: LoggableEvent, frame: Frame, stamp: number): void;
   /**
-   * Called once per control entry, in one sequence order with the events. Nothing else is delivered or applied until
-   * the promise settles.
+   * Called once per control entry, in one sequence order with the events. Nothing else of the event log is delivered or
+   * applied until the promise settles.
    */
   applyControl(entry: ControlEntry, seq: number): void | Promise<void>;
   /** Called when entries were trimmed before they could be applied, so any stream may have lost events. */
@@ -120,13 +120,14 @@ export class LogDelivery {
   }
 
   /**
-   * Delivers volatile events once this process has applied every entry up to `seq`, and every entry that it has
+   * Delivers volatile events once this process has applied every entry up to `stamp`, and every entry that it has
    * appended, so that they reach no stream that should have ended. Drops them if the store fails. Never rejects.
    */
-  async deliverVolatile(events: readonly LoggableEvent[], seq: number): Promise<void> {
-    const stamp = Math.max(seq, this.#committedSeq);
-    if (this.#head < stamp) await this.tryCatchUp();
-    if (this.#head < stamp) return;
+  async deliverVolatile(events: readonly LoggableEvent[], stamp: number): Promise<void> {
+    // Not the stamp: a stream that got a topic after `stamp` does not receive the events.
+    const upTo = Math.max(stamp, this.#committedSeq);
+    if (this.#head < upTo) await this.tryCatchUp();
+    if (this.#head < upTo) return;
     for (const event of events)
       this.#subscriber.deliverVolatile(event, encodeVolatile(event), stamp);
   }
@@ -166,18 +167,19 @@ export class LogDelivery {
 
   /** Applies a control entry, and moves the head when all streams have it. Never rejects. */
   async #applyControl({ seq, control }: LoggedControlEntry): Promise<void> {
-    const entry = parseControlEntry(control);
-    if (entry === undefined) this.#logUnknownEntry(seq);
-    else await this.#passControl(entry, seq);
+    await this.#passControl(control, seq);
     this.#head = seq;
     this.#recent.addInvisible(seq);
   }
 
-  async #passControl(entry: ControlEntry, seq: number): Promise<void> {
+  async #passControl(control: string, seq: number): Promise<void> {
+    let entry: ControlEntry | undefined;
     try {
-      await this.#subscriber.applyControl(entry, seq);
+      entry = parseControlEntry(control);
+      if (entry === undefined) this.#logUnknownEntry(seq);
+      else await this.#subscriber.applyControl(entry, seq);
     } catch (cause) {
-      this.#parts.log.error({ cause, seq, kind: entry.kind }, 'control entry was not applied');
+      this.#parts.log.error({ cause, seq, kind: entry?.kind }, 'control entry was not applied');
       this.#subscriber.handleGap(); // Some streams may have to end. Their clients return to the stored state.
     }
   }

@@ -14,9 +14,10 @@ import {
   heartbeatEvent,
   pickRetryMs,
   retryFactorMax,
+  type TopicsChange,
 } from './control-events.js';
 import type { TokenClaim } from './tokens/token-claim.js';
-import { noStoredRows, type RowChange, TopicRows } from './topics/topic-rows.js';
+import { compareTopics, noStoredRows, type RowChange, TopicRows } from './topics/topic-rows.js';
 import type { WriteScheduler } from './write-scheduler.js';
 
 /** The client of a stream, and the events that it receives. */
@@ -102,6 +103,14 @@ export interface EventStreamParts {
   readonly onEnd: (stream: EventStream, ending: StreamEnd) => void;
 }
 
+/** What a held stream has yet to tell its client. */
+interface Hold {
+  /** The topics that the client knows. */
+  readonly topics: Reader['topics'];
+  /** Number of the newest control entry that has changed the topics since. */
+  changedAt: number | undefined;
+}
+
 /**
  * An open event stream, live or replaying (see docs/glossary.md). The stream does not queue events that it
  * cannot write yet, but reads them from the event log later.
@@ -132,8 +141,8 @@ export class EventStream {
   #isLive = false;
   #isReplayPaused = false;
   #isFrozen = false;
-  /** Whether events wait until the stream has claimed its token. */
-  #isHeld = false;
+  /** Defined while everything waits until the stream has claimed its token. */
+  #hold: Hold | undefined;
   #isReplaying = false;
   /** Every visible event up to this `seq` has been written or is in `#pending`. */
   #cursor: number;
@@ -262,19 +271,22 @@ export class EventStream {
   /**
    * Notifies the client of the control entry `seq`, which has changed `topics`. A live stream has sent all events before
    * it, so its client can resume after it. Otherwise the stream ends as `behind` if it may not have read every event
-   * of a topic that was removed: the next `stream.open` says that events are missing.
+   * of a topic that the backend removed: the next `stream.open` says that events are missing. A held stream notifies
+   * its client when it is released.
    */
   applyTopics({ added, removed, isChanged, isRemoval }: RowChange, seq: number): void {
     if (!this.isOpen || this.#isFrozen) return;
     const isUpToDate = this.#isLive;
-    if (isChanged && !isUpToDate && (isRemoval || this.#isHeld)) this.close('behind');
+    if (isChanged && isRemoval && !isUpToDate) this.close('behind');
     // Before `stream.open`, which will list the topics, nothing is written.
     if (!this.isOpen || !this.#isOpened) return;
     if (!isChanged && !(isRemoval && isUpToDate)) return;
+    if (this.#hold !== undefined) {
+      this.#hold.changedAt = seq;
+      return;
+    }
     if (isUpToDate) this.#cursor = Math.max(this.#cursor, seq);
-    this.#enqueue(
-      encodeTopics({ added, removed, id: this.#parts.eventLog.format(seq) }, isUpToDate),
-    );
+    this.#sendTopics({ added, removed, id: this.#parts.eventLog.format(seq) }, isUpToDate);
   }
 
   /** Waits for a round trip to the client, see `Sink.roundTrip`. */
@@ -283,18 +295,23 @@ export class EventStream {
   }
 
   /**
-   * Sends no events until `release`, because another stream holds the token. Otherwise somebody with a stolen
-   * URL could read events without a takeover, by acknowledging nothing and so delaying the claim.
+   * Sends no events and no `stream.topics` until `release`, because another stream holds the token. Otherwise
+   * somebody with a stolen URL could read them without a takeover, by acknowledging nothing and so delaying the claim.
    */
   hold(): void {
-    this.#isHeld = true;
+    this.#hold ??= { topics: this.topics.reader.topics, changedAt: undefined };
     this.#isLive = false;
     this.flush(); // `stream.open` precedes the PING of the claim.
   }
 
-  /** Ends `hold`. */
+  /** Ends `hold`, and sends all changes of topics since as one. */
   release(): void {
-    this.#isHeld = false;
+    const hold = this.#hold;
+    this.#hold = undefined;
+    if (hold?.changedAt !== undefined && this.isOpen && !this.#isFrozen) {
+      const id = this.#parts.eventLog.format(hold.changedAt);
+      this.#sendTopics({ ...compareTopics(hold.topics, this.topics.reader.topics), id }, false);
+    }
     void this.#replay();
   }
 
@@ -369,6 +386,13 @@ export class EventStream {
     return this.#parts.hasHeartbeatEvents ? heartbeatEvent : heartbeatComment;
   }
 
+  /** Sends `stream.topics`. Closes the stream as `overflow` if more than `unsentHardBytes` are unsent. */
+  #sendTopics(change: TopicsChange, isUpToDate: boolean): void {
+    // The frame is not in the event log, so it cannot be read later. The client returns to the stored topics.
+    if (this.unsentBytes > this.#parts.limits.unsentHardBytes) this.close('overflow');
+    else this.#enqueue(encodeTopics(change, isUpToDate));
+  }
+
   #enqueue(frame: Frame): void {
     this.#pendingBytes += frame.bytes.length;
     if (this.#pending !== undefined) {
@@ -392,7 +416,7 @@ export class EventStream {
   /** Whether the stream must read events from the event log now. */
   get #needsReplay(): boolean {
     const canWrite = this.isOpen && !this.#sink.closed; // `onClose` may not have been called yet.
-    return canWrite && !this.#isLive && !this.#isHeld && !this.#isFrozen;
+    return canWrite && !this.#isLive && this.#hold === undefined && !this.#isFrozen;
   }
 
   async #readPages(): Promise<void> {

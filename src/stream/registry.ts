@@ -186,8 +186,9 @@ export class Registry implements EventSubscriber {
 
   /**
    * Pushes a volatile event to the streams of its audiences that are live and whose unsent bytes are
-   * under the soft limit, once to each. `stamp` is the head in the snapshot in which the event was accepted: a
-   * stream receives the event because of a topic only if the topic was added up to there.
+   * under the soft limit, once to each. `stamp` is the head in the snapshot in which the event was accepted, or the
+   * number of an event that was appended with it: a stream receives the event because of a topic only if the topic
+   * was added up to there.
    */
   deliverVolatile({ audiences }: AddressedEvent, frame: Frame, stamp: number): void {
     const found = audiences.map((audience) =>

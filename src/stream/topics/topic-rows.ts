@@ -91,7 +91,6 @@ export class TopicRows {
    * added again, and a row that was added after the entry is not removed.
    */
   apply(entry: TopicEntry, seq: number): RowChange {
-    const before = this.reader.topics;
     const [oldMemberships, oldChoices] = [this.#memberships, this.#choices];
     const topics = 'members' in entry ? [entry.members.topic] : entry.choice.topics;
     const audiences = topics.map(topicAudience);
@@ -104,12 +103,14 @@ export class TopicRows {
       this.#choices = withoutRows(oldChoices, audiences, seq);
     const isChanged = this.#memberships !== oldMemberships || this.#choices !== oldChoices;
     if (isChanged) this.#reader = undefined;
-    const after = this.reader.topics;
+    // Only the named topics can differ. Merging all rows for each of many streams would take too long.
+    const had = (one: Audience) => oldMemberships.has(one) || oldChoices.has(one);
+    const has = (one: Audience) => this.#memberships.has(one) || this.#choices.has(one);
     const isRemoval =
       kind === 'members_removed' || kind === 'topic_revoked' || kind === 'choices_removed';
     return {
-      added: audiences.filter((one) => after.has(one) && !before.has(one)).map(toTopic),
-      removed: audiences.filter((one) => before.has(one) && !after.has(one)).map(toTopic),
+      added: audiences.filter((one) => has(one) && !had(one)).map(toTopic),
+      removed: audiences.filter((one) => had(one) && !has(one)).map(toTopic),
       isChanged,
       isRemoval,
     };
@@ -124,6 +125,19 @@ export class TopicRows {
       merged.set(audience, Math.min(since, merged.get(audience) ?? since));
     return merged;
   }
+}
+
+/**
+ * Returns which topics differ between two readers of a stream. A topic that the later reader has since another number
+ * counts as added.
+ */
+export function compareTopics(
+  before: Reader['topics'],
+  after: Reader['topics'],
+): Pick<RowChange, 'added' | 'removed'> {
+  const added = [...after.keys()].filter((one) => after.get(one) !== before.get(one));
+  const removed = [...before.keys()].filter((one) => !after.has(one));
+  return { added: added.map(toTopic), removed: removed.map(toTopic) };
 }
 
 function toRows(stored: readonly TopicRow[]): Rows {
@@ -143,7 +157,9 @@ function covers(rows: Rows, audience: Audience, seq: number): boolean {
 function withRows(rows: Rows, audiences: readonly Audience[], since: number): Rows {
   const missing = audiences.filter((audience) => !rows.has(audience));
   if (missing.length === 0) return rows;
-  return new Map([...rows, ...missing.map((audience) => [audience, since] as const)]);
+  const all = new Map(rows);
+  for (const audience of missing) all.set(audience, since);
+  return all;
 }
 
 function withoutRows(rows: Rows, audiences: readonly Audience[], seq: number): Rows {

@@ -15,7 +15,7 @@ import { noStoredRows, type StoredRows, TopicRows } from './topic-rows.js';
 
 const limits = {
   ...{ heartbeatMs: 1e9, stallMs: 1e9, retryMs: 2000 },
-  ...{ unsentSoftBytes: 500, unsentHardBytes: 1e6 },
+  ...{ unsentSoftBytes: 500, unsentHardBytes: 1024 * 1024 },
 };
 const wallClock = () => 1_000_000;
 const nextTurn = () => new Promise((resolve) => setImmediate(resolve));
@@ -217,6 +217,25 @@ test('a live stream without the removed topic is told the position, so that its 
   assert.deepEqual(await receive(), [{ event: 'stream.topics', id: 'e-1', data }]);
 });
 
+test('a client that reads nothing while its topics change is closed as overflow at the hard limit', async () => {
+  const { open, registry } = await openHarness();
+  const { stream, receive, ends, client } = await open({ tokenHash: 'h' });
+  await receive();
+  const topics = Array.from({ length: 50 }, (_, index) => `${index}`.padStart(128, 'x'));
+  let unsentMax = 0;
+
+  for (let seq = 1; seq <= 400 && stream.isOpen; seq += 1) {
+    const kind = seq % 2 === 1 ? 'topics_chosen' : 'topics_given_up';
+    await registry.applyControl(choice(kind, ...topics), seq);
+    await nextTurn(); // One frame per flush cycle.
+    unsentMax = Math.max(unsentMax, stream.unsentBytes);
+  }
+
+  assert.deepEqual(ends, [{ reason: 'overflow' }]);
+  assert.equal(client.sink?.closed, true);
+  assert.ok(unsentMax > limits.unsentHardBytes && unsentMax < limits.unsentHardBytes + 10_000);
+});
+
 test('a page that arrives after a topic was given up has no events of that topic', async () => {
   const { store, registry, open } = await openHarness((history) => {
     for (const audiences of [['t:a'], ['u:1'], ['t:b'], ['t:a', 't:b'], ['t:a', 'u:1']])
@@ -359,15 +378,75 @@ test('a stream that is opened in a process that lags behind receives no event fr
   assert.deepEqual(await receiveData(), ['after']);
 });
 
-test('a stream whose token another stream has ends when its topics change, instead of disclosing them', async () => {
-  const { open, change } = await openHarness();
-  const { stream, receive, ends } = await open();
+test('a held stream is told of all changes of its topics at once, after it is released and before their events', async () => {
+  const { open, publish, change } = await openHarness();
+  const rows = topicRows(['m'], ['b', 'c', 'd']);
+  const { stream, receive, ends } = await open({ tokenHash: 'h', rows });
   await receive();
   stream.hold();
 
-  await change(members('members_added'));
+  await change(choice('topics_chosen', 'e', 'f')); // 1
+  await publish('e', 't:e');
+  await change(choice('topics_given_up', 'b', 'c', 'f')); // 3
+  await publish('b', 't:b');
+  await change(choice('topics_chosen', 'c')); // 5
+  await change(members('members_added')); // 6
+  stream.hold(); // The claim waits for another round trip.
+  await publish('c', 't:c');
+  assert.deepEqual(await receive(), []);
+  stream.release();
+
+  const data = JSON.stringify({ added: ['a', 'c', 'e'], removed: ['b'], id: 'e-6' });
+  const [first, ...others] = await receive();
+  assert.deepEqual(
+    { ...first, data: sortLists(first?.data) },
+    { event: 'stream.topics', id: undefined, data },
+  );
+  assert.deepEqual(
+    others.map((event) => event.data),
+    ['e', 'c'],
+  );
+  assert.deepEqual(ends, []);
+});
+
+/** Sorts the lists of a `stream.topics`, whose order has no meaning. */
+function sortLists(data = '{}') {
+  const { added, removed, id } = JSON.parse(data);
+  return JSON.stringify({ added: added.sort(), removed: removed.sort(), id });
+}
+
+test('a held stream without changes of its topics sends no stream.topics when it is released', async () => {
+  const { open, change, publish } = await openHarness();
+  const { stream, receive } = await open({ tokenHash: 'h', rows: topicRows([], ['a']) });
+  await receive();
+  stream.hold();
+  await change(choice('topics_chosen', 'a')); // The stream has it already.
+  await change(members('members_removed', '2'));
+  await publish('to the user', 'u:1');
+
+  stream.release();
+
+  assert.deepEqual(
+    (await receive()).map(({ data }) => data),
+    ['to the user'],
+  );
+});
+
+test('a held stream ends when the backend removes one of its topics', async () => {
+  const { open, change } = await openHarness();
+  const { stream, receive, ends } = await open({ rows: topicRows(['a']), tokenHash: 'h' });
+  await receive();
+  stream.hold();
+  await change(choice('topics_chosen', 'secret'));
+
+  await change(members('members_removed'));
+  stream.release();
 
   assert.deepEqual(ends, [{ reason: 'behind' }]);
+  assert.deepEqual(
+    (await receive()).map(({ event }) => event),
+    ['stream.close'],
+  );
 });
 
 test('a change of members is applied to at most 200 streams in one turn, and then to the others', async () => {

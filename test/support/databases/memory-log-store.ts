@@ -48,7 +48,11 @@ export class MemoryLogStore implements LogStore {
 
   /** Appends a control entry, also one of a kind that only a newer version knows. */
   appendControlEntry(entry: ControlEntry | { readonly kind: 'invented_later' }): void {
-    const control = formatControlEntry(entry as ControlEntry);
+    this.appendControlText(formatControlEntry(entry as ControlEntry));
+  }
+
+  /** Appends the text of a control entry, also one that cannot be parsed. */
+  appendControlText(control: string): void {
     this.entries.push({ seq: this.entries.length + 1, control });
   }
 
