@@ -32,9 +32,9 @@ export interface TopicRouteParts {
 const auditedUsersMax = 100;
 
 /**
- * Creates the routes for memberships of topics: `POST` and `GET /v1/topics/members`, and `POST /v1/topics/revoke`. When a
- * change is answered, this process has applied it, and no event of the topic that is published later reaches a
- * user who was removed, in any process.
+ * Creates the routes for memberships of topics: `POST` and `GET /v1/topics/members`, and `POST /v1/topics/revoke`.
+ * When a change is answered, this process has applied it, and no event of the topic that is published later reaches
+ * a user who was removed, in any process.
  */
 export function topicRoutes(parts: TopicRouteParts): Route[] {
   return [
