@@ -3,7 +3,13 @@ import type { TestContext } from 'node:test';
 import { test } from 'node:test';
 import { withAccounts } from '../src/commands/accounts.js';
 import { loadConfig } from '../src/config/config.js';
-import { parseTopicRights, type TopicRights } from '../src/events/topic-rights.js';
+import {
+  parseTopicRights,
+  patternsMax,
+  rightsBytesMax,
+  type TopicRights,
+} from '../src/events/topic-rights.js';
+import { chosenMax } from '../src/stream/topics/topic-list.js';
 import { ask } from './support/clients/ask.js';
 import { H2Client, readHead } from './support/clients/h2-client.js';
 import { allDialects } from './support/databases/dialects.js';
@@ -347,6 +353,29 @@ test('a body that cannot be read as JSON does not refuse a stream token, and its
       `${type} ${encoding} ${body.toString().slice(0, 20)}`,
     );
   assert.equal((await client.ask('POST', '/stream/token', { bearer })).status, 200);
+});
+
+test('a ticket can have 100 of the longest topics besides rights of the largest number and size', async (t) => {
+  const { ticket, change, names } = await start(t);
+  const topics = longTopics.slice(0, chosenMax);
+  const pad = (index: number) => `${index}:`.padEnd(26, 'r');
+  const patterns = Array.from({ length: patternsMax }, (_, index) => [pad(index), ['listen']]);
+  const rights: Record<string, unknown> = Object.fromEntries(patterns);
+  const restBytes = rightsBytesMax - JSON.stringify(rights).length;
+  const [[last] = []] = patterns.slice(-1);
+  delete rights[String(last)];
+  rights[`${last}`.padEnd(String(last).length + restBytes, 'r')] = ['listen'];
+  assert.equal(JSON.stringify(rights).length, rightsBytesMax);
+  const token = await ticket({ topics, rights });
+
+  assert.deepEqual(await names(token), topics.toSorted());
+  await change(token, { remove: topics });
+  const others = Object.keys(rights);
+  await change(token, { add: others });
+  assert.deepEqual(await names(token), others.toSorted());
+  await change(token, { remove: others, add: topics });
+
+  assert.deepEqual(await names(token), topics.toSorted());
 });
 
 test('a key that is limited to topics issues no ticket for others', async (t) => {
