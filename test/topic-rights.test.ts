@@ -470,6 +470,8 @@ test('topics need a stream token that could open a stream', async (t) => {
   assert.deepEqual(await statuses(local), [200, 200]);
   assert.deepEqual(await statuses(accessToken), [401, 401]);
   assert.deepEqual(await statuses('0'.repeat(128)), [401, 401]);
+  const { body } = await client.ask('GET', '/stream/topics', { bearer: '0'.repeat(128) });
+  assert.equal(body['message'], 'Cannot use stream token: it is not valid');
   assert.equal((await client.ask('GET', '/stream/topics')).status, 401);
   await client.ask('POST', '/logout', { bearer: accessToken });
   assert.deepEqual(await statuses(local), [401, 401]);
