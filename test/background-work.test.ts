@@ -11,6 +11,7 @@ import { silentLogger } from '../src/logging/logger.js';
 import { WarningAggregator } from '../src/logging/warning-aggregator.js';
 import { Metrics } from '../src/metrics.js';
 import { openStreaming, type StreamingOptions } from '../src/stream/open.js';
+import { Revocations } from '../src/stream/topics/revocations.js';
 import { serverDialects, testOnDialects } from './support/databases/dialects.js';
 import { databaseFor } from './support/databases/test-database.js';
 import { newUser, openSession, sessionsFor } from './support/servers/auth.js';
@@ -62,18 +63,22 @@ test('sessions can be ended while requests are refused, and the event log delive
 });
 
 test('expired rows are deleted while requests are refused', async (t) => {
-  const { state, sessions, users, eventLog, time } = await openRefusing(t);
+  const { db, state, sessions, users, eventLog, time, wallClock } = await openRefusing(t);
   await openSession(sessions, await newUser(users));
   const event = { audiences: ['all'], data: '1', type: undefined, expiresAt: undefined };
   const idempotency = { key: 'once', bodyHash: 'f'.repeat(64) };
   await eventLog.append({ events: [event], idempotency });
-  time.now += 10 * 86_400_000;
+  const appendControlEntries = controlEntryAppender(db, wallClock);
+  const revocations = new Revocations({ db, wallClock, appendControlEntries });
+  await revocations.revoke({ topic: 'a', userIds: ['1'] });
+  time.now += 40 * 86_400_000;
 
   state.isRefusing = true;
 
   assert.equal(await sessions.deleteEnded(), 1);
-  assert.equal(await eventLog.trim(), 2); // The event and its recipient.
+  assert.equal(await eventLog.trim(), 3); // The event, its recipient, and the entry of the revocation.
   assert.equal(await eventLog.sweepIdempotencyKeys(), 1);
+  assert.equal(await revocations.sweep(), 1);
 });
 
 test(

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
 import { describe, test } from 'node:test';
 import type { Database, Dialect } from '../src/db/database.js';
 import { migrationsByDialect, tables } from '../src/db/migrations/list.js';
@@ -89,3 +90,13 @@ for (const dialect of ['postgres', 'mariadb', 'mysql'] as const) {
     assert.deepEqual(applied.sort(), steps);
   });
 }
+
+test('docs/databases.md says for every table what it stores, and until when', async () => {
+  const text = await readFile(new URL('../docs/databases.md', import.meta.url), 'utf8');
+  const [, section = ''] = text.split('\n## Stored data and retention\n');
+
+  const firstCells = section.matchAll(/^\|([^|]*)\|/gm);
+  const named = [...firstCells].flatMap(([, cell = '']) => cell.match(/(?<=`)\w+(?=`)/g) ?? []);
+
+  assert.deepEqual(named.toSorted(), [...tables, 'schema_migration'].sort());
+});

@@ -107,10 +107,15 @@ test('a query parameter of a route that has none is refused by name, except on P
     ['/v1/disconnect', { user: 'a' }, system.apiKey],
     ['/v1/events', event, system.apiKey],
     ['/stream/extend', { streamToken }, streamToken],
+    ['/v1/topics/members', { topic: 'a', add: ['a'] }, system.apiKey],
+    ['/v1/topics/revoke', { topic: 'a', users: ['a'] }, system.apiKey],
+    ['/stream/topics', { add: ['a'] }, streamToken],
   ] as const) {
     const refusal = await isRefused(client, `${path}?endsIn=60000`, json, bearer);
     assert.deepEqual(refusal, { status: 400, name: 'invalid_request', field: 'endsIn' }, path);
   }
+  const list = await client.ask('GET', '/stream/topics?endsIn=60000', { bearer: streamToken });
+  assert.deepEqual([list.status, list.body['info']], [400, { field: 'endsIn' }]);
   // The body is invalid, because docs/openapi.yaml does not document the parameter for accepted requests.
   const { field } = await isRefused(client, '/events?endsIn=60000', { to: 'all' }, system.apiKey);
   assert.notEqual(field, 'endsIn');

@@ -3,8 +3,15 @@ import type { TestContext } from 'node:test';
 import { test } from 'node:test';
 import { withAccounts } from '../src/commands/accounts.js';
 import { loadConfig } from '../src/config/config.js';
-import { parseTopicRights, type TopicRights } from '../src/events/topic-rights.js';
-import { H2Client } from './support/clients/h2-client.js';
+import {
+  parseTopicRights,
+  patternsMax,
+  rightsBytesMax,
+  type TopicRights,
+} from '../src/events/topic-rights.js';
+import { chosenMax } from '../src/stream/topics/topic-list.js';
+import { ask } from './support/clients/ask.js';
+import { H2Client, readHead } from './support/clients/h2-client.js';
 import { allDialects } from './support/databases/dialects.js';
 import { skipFor } from './support/databases/new-database.js';
 import { recordSecret } from './support/recording/record.js';
@@ -303,12 +310,72 @@ test('a token is not minted with a topic that the rights do not allow', async (t
 });
 
 test('a client that knows no topics gets a stream token with any body, or without one', async (t) => {
-  const { client } = await start(t);
+  const { client, system } = await start(t);
   const bearer = await client.accessToken('ada');
 
   assert.equal((await client.ask('POST', '/stream/token', { bearer })).status, 200);
   for (const json of [{}, { count: 1 }])
     assert.equal((await client.ask('POST', '/stream/token', { bearer, json })).status, 200);
+  const json = { text: 'x'.repeat(102_400) };
+  const port = Number(new URL(system.url).port);
+  assert.equal((await client.ask('POST', '/stream/token', { bearer, json })).status, 200);
+  const overH1 = await ask('http/1.1', port, 'POST', '/stream/token', { bearer, json });
+  assert.equal(overH1.status, 200);
+});
+
+test('a body that cannot be read as JSON does not refuse a stream token, and its connection stays usable', async (t) => {
+  const { client } = await start(t);
+  const bearer = await client.accessToken('ada');
+  const deep = '['.repeat(100) + ']'.repeat(100);
+  /** Sends a request that docs/openapi.yaml does not document, so `client.ask` would refuse it. */
+  const post = async (headers: object, body: string | Buffer) => {
+    const authorization = `Bearer ${bearer}`;
+    const target = { ':method': 'POST', ':path': '/stream/token', authorization };
+    const stream = client.session.request({ ...target, ...headers });
+    stream.end(body);
+    const head = await readHead(stream);
+    stream.resume();
+    return head.status;
+  };
+
+  for (const [type, body, encoding] of [
+    ['application/json', '{"topics":', 'identity'],
+    ['application/json', deep, 'identity'],
+    ['application/json', Buffer.from([0xff]), 'identity'],
+    ['application/json', '{"topics":["secret"]}', 'gzip'],
+    ['application/json; charset=iso-8859-1', '{"topics":["secret"]}', 'identity'],
+    ['application/vnd.api+json', '{"topics":["secret"]}', 'identity'],
+    ['text/json', '{"topics":["secret"]}', 'identity'],
+  ] as const)
+    assert.equal(
+      await post({ 'content-type': type, 'content-encoding': encoding }, body),
+      200,
+      `${type} ${encoding} ${body.toString().slice(0, 20)}`,
+    );
+  assert.equal((await client.ask('POST', '/stream/token', { bearer })).status, 200);
+});
+
+test('a ticket can have 100 of the longest topics besides rights of the largest number and size', async (t) => {
+  const { ticket, change, names } = await start(t);
+  const topics = longTopics.slice(0, chosenMax);
+  const pad = (index: number) => `${index}:`.padEnd(26, 'r');
+  const patterns = Array.from({ length: patternsMax }, (_, index) => [pad(index), ['listen']]);
+  const rights: Record<string, unknown> = Object.fromEntries(patterns);
+  const restBytes = rightsBytesMax - JSON.stringify(rights).length;
+  const [[last] = []] = patterns.slice(-1);
+  delete rights[String(last)];
+  rights[`${last}`.padEnd(String(last).length + restBytes, 'r')] = ['listen'];
+  assert.equal(JSON.stringify(rights).length, rightsBytesMax);
+  const token = await ticket({ topics, rights });
+
+  assert.deepEqual(await names(token), topics.toSorted());
+  await change(token, { remove: topics });
+  const others = Object.keys(rights);
+  await change(token, { add: others });
+  assert.deepEqual(await names(token), others.toSorted());
+  await change(token, { remove: others, add: topics });
+
+  assert.deepEqual(await names(token), topics.toSorted());
 });
 
 test('a key that is limited to topics issues no ticket for others', async (t) => {
@@ -403,6 +470,8 @@ test('topics need a stream token that could open a stream', async (t) => {
   assert.deepEqual(await statuses(local), [200, 200]);
   assert.deepEqual(await statuses(accessToken), [401, 401]);
   assert.deepEqual(await statuses('0'.repeat(128)), [401, 401]);
+  const { body } = await client.ask('GET', '/stream/topics', { bearer: '0'.repeat(128) });
+  assert.equal(body['message'], 'Cannot use stream token: it is not valid');
   assert.equal((await client.ask('GET', '/stream/topics')).status, 401);
   await client.ask('POST', '/logout', { bearer: accessToken });
   assert.deepEqual(await statuses(local), [401, 401]);

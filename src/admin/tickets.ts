@@ -34,8 +34,8 @@ const labelLengthMax = 255;
  * Creates the route `POST /v1/tickets`, by which a backend gets a stream token for one of its own users. The
  * user needs no account. The reply is the same as that of `POST /stream/token`. The stream ends after `endsIn`
  * milliseconds, unless the token is extended. It receives the events of `topics` from the beginning of the token,
- * and `rights` say which topics its client may choose later, besides `topics`. Tickets with the same user and the same `session` belong to one
- * session, whose id is derived by `getForeignSessionId`.
+ * and `rights` say which topics its client may choose later, besides `topics`. Tickets with the same user and the
+ * same `session` belong to one session, whose id is derived by `getForeignSessionId`.
  */
 export function ticketsRoute({ authenticate, wallClock, ...parts }: TicketRouteParts): Route {
   return serverRoute('POST', '/v1/tickets', async (exchange) => {

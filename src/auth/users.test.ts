@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { testOnDialects } from '../../test/support/databases/dialects.js';
 import { newUser, sessionsFor } from '../../test/support/servers/auth.js';
+import { sql } from '../db/database.js';
 
 const test = await testOnDialects('users');
 
@@ -88,6 +89,32 @@ test('replaceDigest changes nothing if the digest has changed since it was read'
   const renewed = await users.find(account.id);
   assert.deepEqual(renewed?.password, newDigest);
   assert.equal(renewed?.passwordChangedAt, account.passwordChangedAt);
+});
+
+test('deleting a user deletes what is stored about the topics of that user', async (t) => {
+  const { db, users } = await sessionsFor(t);
+  const { id } = await newUser(users);
+  for (const userId of [id, 'other']) {
+    await db.execute(sql`insert into topic_losses (user_id, seq) values (${userId}, 1)`);
+    await db.execute(
+      sql`insert into topic_members (user_id, topic, since) values (${userId}, 'a', 1)`,
+    );
+    await db.execute(
+      sql`insert into topic_revocations (user_id, topic, seq, created_at)
+        values (${userId}, 'b', 1, 0)`,
+    );
+  }
+
+  await users.delete(id);
+
+  const left = await db.query<{ user_id: string }>(
+    sql`select user_id from topic_losses union all select user_id from topic_members
+      union all select user_id from topic_revocations`,
+  );
+  assert.deepEqual(
+    left.map((row) => row.user_id),
+    ['other', 'other', 'other'],
+  );
 });
 
 test('disable and enable return whether they changed the account', async (t) => {

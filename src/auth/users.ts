@@ -198,11 +198,17 @@ export class Users {
   }
 
   /**
-   * Deletes the user. The database also deletes the user's sessions and stream tokens. Returns false
-   * for an unknown user.
+   * Deletes the user, with memberships, losses and revocations of topics. The database also deletes the user's
+   * sessions and stream tokens. Returns false for an unknown user.
    */
   async delete(id: string): Promise<boolean> {
-    return (await this.#db.execute(sql`delete from users where id = ${toRowId(id)}`)) === 1;
+    return this.#db.transaction(async (tx) => {
+      // The losses first: they are the lock of the user, see `transactionOfUsers`.
+      await tx.execute(sql`delete from topic_losses where user_id = ${id}`);
+      await tx.execute(sql`delete from topic_members where user_id = ${id}`);
+      await tx.execute(sql`delete from topic_revocations where user_id = ${id}`);
+      return (await tx.execute(sql`delete from users where id = ${toRowId(id)}`)) === 1;
+    });
   }
 
   async #findOne(where: Sql): Promise<Account | undefined> {

@@ -1,6 +1,7 @@
 import { Failure } from '../errors.js';
 import { userPrefixPattern } from '../events/audience.js';
 import { isTopicPattern, topicPatternRule } from '../events/topic.js';
+import { patternsMax, rightsBytesMax } from '../events/topic-rights.js';
 import { parseRate } from '../util/token-bucket.js';
 import { isScope, type KeyLimits, type Scope, scopes } from './api-key.js';
 
@@ -14,9 +15,6 @@ export interface GivenLimits {
   /** `<count>/<milliseconds>`, as in the settings; null: no limit. */
   readonly rate?: string | null | undefined;
 }
-
-/** Limits of the list of patterns: their number, and their size as JSON. */
-const topicsMax = { count: 100, bytes: 4096 };
 
 /** The last time that a `Date` can hold. */
 const timeMax = 8.64e15;
@@ -74,9 +72,8 @@ function parseTopics(given: readonly string[]): readonly string[] {
     throw invalid('topics', `each topic must be ${topicPatternRule}`);
   const topics = [...new Set(given)];
   const isEmpty = topics.length === 0;
-  if (!isEmpty && topics.length <= topicsMax.count && getBytes(topics) <= topicsMax.bytes)
-    return topics;
-  const rule = `1 to ${topicsMax.count} topics of ${topicsMax.bytes} bytes in all as JSON`;
+  if (!isEmpty && topics.length <= patternsMax && getBytes(topics) <= rightsBytesMax) return topics;
+  const rule = `1 to ${patternsMax} topics of ${rightsBytesMax} bytes in all as JSON`;
   throw invalid('topics', `the key must be limited to ${rule}`);
 }
 

@@ -1,3 +1,4 @@
+import { Failure } from '../errors.js';
 import type { EventLog } from '../event-log/event-log.js';
 import type { Exchange } from '../http/exchange.js';
 import { toIpKey } from '../http/ip-key.js';
@@ -103,14 +104,21 @@ export function streamRoutes(parts: StreamRouteParts): Route[] {
 }
 
 /**
- * Returns the topics in the body of `POST /stream/token`. Ignores a body that is not JSON or has no `topics`,
- * because the route existed before topics, and its clients may send any body.
+ * Returns the topics in the body of `POST /stream/token`. Ignores a body that cannot be read as JSON or has no
+ * `topics`, because the route existed before topics and did not read the body, so its clients may send any.
  */
 async function readTopics(exchange: Exchange): Promise<readonly string[]> {
-  if (!/\bjson\b/i.test(exchange.headers['content-type'] ?? '')) return [];
-  const body = await exchange.body({ bytesMax: topicBodyBytesMax });
+  const [mediaType = ''] = (exchange.headers['content-type'] ?? '').split(';');
+  if (mediaType.trim().toLowerCase() !== 'application/json') return [];
+  const body = await exchange.body({ bytesMax: topicBodyBytesMax }).catch(ignoreUnreadable);
   if (typeof body !== 'object' || body === null || !Object.hasOwn(body, 'topics')) return [];
   return parseTopicList('topics', parseStrictBody(body, ['topics']).topics);
+}
+
+/** Returns undefined for a failure that says that a body is malformed, too large or of another type. */
+function ignoreUnreadable(error: unknown): undefined {
+  if (error instanceof Failure && [400, 413, 415].includes(error.status)) return undefined;
+  throw error;
 }
 
 /** Returns the hash of a stream token; undefined for another credential. */

@@ -23,8 +23,8 @@ interface Page {
 }
 
 /**
- * Returns a page of the members of a topic, or of the memberships of a user, as far as the API key may name them. Throws
- * `invalid_request` for an invalid query, and the errors of a key that may not name the topic or the user.
+ * Returns a page of the members of a topic, or of the memberships of a user, as far as the API key may name them.
+ * Throws `invalid_request` for an invalid query, and the errors of a key that may not name the topic or the user.
  */
 export async function listMembers(
   { memberships, eventLog }: MemberListParts,

@@ -2,7 +2,7 @@ import type { EventLog } from '../../event-log/event-log.js';
 import type { Exchange } from '../../http/exchange.js';
 import { json, type Reply } from '../../http/reply.js';
 import { type Route, serverRoute } from '../../http/router.js';
-import { missingFields, parseStrictBody } from '../../http/strict-fields.js';
+import { missingFields, parseStrictBody, refuseQuery } from '../../http/strict-fields.js';
 import type { ServicePrincipal } from '../../identity/bearer.js';
 import { assertKeyAllowsTopics } from '../../identity/topic-limits.js';
 import { assertKeyAllowsUser } from '../../identity/user-prefix.js';
@@ -32,9 +32,9 @@ export interface TopicRouteParts {
 const auditedUsersMax = 100;
 
 /**
- * Creates the routes for memberships of topics: `POST` and `GET /v1/topics/members`, and `POST /v1/topics/revoke`. When a
- * change is answered, this process has applied it, and no event of the topic that is published later reaches a
- * user who was removed, in any process.
+ * Creates the routes for memberships of topics: `POST` and `GET /v1/topics/members`, and `POST /v1/topics/revoke`.
+ * When a change is answered, this process has applied it, and no event of the topic that is published later reaches
+ * a user who was removed, in any process.
  */
 export function topicRoutes(parts: TopicRouteParts): Route[] {
   return [
@@ -49,6 +49,7 @@ export function topicRoutes(parts: TopicRouteParts): Route[] {
 
 async function changeMembers(parts: TopicRouteParts, exchange: Exchange): Promise<Reply> {
   const key = await parts.authenticate(exchange);
+  refuseQuery(exchange.query);
   const fields = parseStrictBody(await exchange.body({ bytesMax: bodyBytesMax }), [
     'topic',
     'add',
@@ -71,6 +72,7 @@ async function changeMembers(parts: TopicRouteParts, exchange: Exchange): Promis
 
 async function revokeTopic(parts: TopicRouteParts, exchange: Exchange): Promise<Reply> {
   const key = await parts.authenticate(exchange);
+  refuseQuery(exchange.query);
   const fields = parseStrictBody(await exchange.body({ bytesMax: bodyBytesMax }), [
     'topic',
     'users',

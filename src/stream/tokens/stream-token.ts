@@ -222,7 +222,7 @@ export class StreamTokens {
     const hasExpired = expiresAt <= now && !this.#refused.isKeptAlive(hash, expiresAt);
     const endsAt = row.ends_at ?? undefined;
     if (hasExpired || (endsAt !== undefined && endsAt <= now)) {
-      throw new Failure('expired_token', 'Cannot open stream: the stream token has expired');
+      throw new Failure('expired_token', 'Cannot use stream token: it has expired');
     }
     const mintedSeq = row.minted_seq ?? 0;
     if ((await this.#findDisconnect(row)) > mintedSeq) throw invalidStreamToken();
@@ -394,5 +394,5 @@ export function hashToken(token: string): string {
 
 /** Returns the failure for any unusable token. Its message does not disclose the reason. */
 export function invalidStreamToken(): Failure {
-  return new Failure('invalid_token', 'Cannot open stream: the stream token is not valid');
+  return new Failure('invalid_token', 'Cannot use stream token: it is not valid');
 }

@@ -95,12 +95,10 @@ export class Choices {
       if (removed.length > 0) entries.push({ kind: 'topics_given_up', choice: choice(removed) });
       if (added.length > 0) entries.push({ kind: 'topics_chosen', choice: choice(added) });
       const seq = await appendControlEntries(tx, entries);
-      await insertChoices(
-        tx,
-        added.map((topic) => ({ tokenHash, topic, since: seq })),
-      );
-      // Exact at this number. A topic that was revoked since the rights were issued is not found.
-      const after = await this.#read(tx, token);
+      const rows = added.map((topic) => ({ tokenHash, topic, since: seq }));
+      // Sent together, because publishers wait. The read is exact at this number. A topic that was revoked since
+      // the rights were issued is not found.
+      const [, after] = await Promise.all([insertChoices(tx, rows), this.#read(tx, token)]);
       const counting = new Set(after.choices.map(({ topic }) => topic));
       const voided = added.filter((topic) => !counting.has(topic));
       if (voided.length > 0) throw topicsNotAllowed(voided, 'add');

@@ -1,6 +1,10 @@
 import assert from 'node:assert/strict';
 import { serverDialects, testOnDialects } from '../../../test/support/databases/dialects.js';
 import { databaseFor } from '../../../test/support/databases/test-database.js';
+import {
+  countLockedRounds,
+  withRoundLog,
+} from '../../../test/support/recording/statement-hooks.js';
 import { inserts, sql } from '../../db/database.js';
 import { controlEntryAppender, headSeqSql } from '../../event-log/open.js';
 import { SqlLogStore } from '../../event-log/sql/sql-log-store.js';
@@ -219,3 +223,19 @@ test(
   },
   serverDialects,
 );
+
+test('the statements of a change for which publishers wait are sent together', async (t) => {
+  const { db } = await openMemberships(t);
+  const rounds: string[][] = [];
+  const memberships = new Memberships({
+    db: withRoundLog(db, rounds),
+    appendControlEntries: controlEntryAppender(db, () => 0),
+    headSeqSql,
+  });
+  const ids = createIds(1000);
+  const add = ids.slice(500).map((userId) => ({ userId, rights: [] }));
+
+  await memberships.change({ topic: 'a', add, remove: ids.slice(0, 500) });
+
+  assert.equal(countLockedRounds(rounds), 3); // The numbers, the entries, and the rows.
+});

@@ -79,16 +79,18 @@ export class Memberships {
       ];
       if (entries.length === 0) return readHead(tx, headSeqSql);
       const lastSeq = await appendControlEntries(tx, entries);
-      // Publishers wait from here on.
+      // Publishers wait from here on, so all statements are sent together.
       const rights = new Map(newMembers.map((member) => [member.userId, formatRights(member)]));
       const rows: (string | number | null)[][] = [];
+      const writes: Promise<unknown>[] = [];
       for (const [index, entry] of entries.entries()) {
         const seq = lastSeq - entries.length + 1 + index;
         const { userIds: ofEntry } = 'members' in entry ? entry.members : { userIds: [] };
-        if (entry.kind === 'members_removed') await storeLoss(tx, ofEntry, seq);
+        if (entry.kind === 'members_removed') writes.push(storeLoss(tx, ofEntry, seq));
         else for (const id of ofEntry) rows.push([id, topic, seq, rights.get(id) ?? null]);
       }
-      for (const insert of inserts(insertMembers, rows)) await tx.execute(insert);
+      for (const insert of inserts(insertMembers, rows)) writes.push(tx.execute(insert));
+      await Promise.all(writes);
       return lastSeq;
     });
   }

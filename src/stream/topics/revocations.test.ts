@@ -1,6 +1,10 @@
 import assert from 'node:assert/strict';
 import { testOnDialects } from '../../../test/support/databases/dialects.js';
 import { databaseFor } from '../../../test/support/databases/test-database.js';
+import {
+  countLockedRounds,
+  withRoundLog,
+} from '../../../test/support/recording/statement-hooks.js';
 import { sql } from '../../db/database.js';
 import { controlEntryAppender, headSeqSql, trimmedSeqSql } from '../../event-log/open.js';
 import { SqlLogStore } from '../../event-log/sql/sql-log-store.js';
@@ -147,4 +151,21 @@ test('a revocation is deleted after 31 days, if no older token of the user is le
 
   assert.equal(await revocations.sweep(), 1);
   assert.equal(await countRows(), 0);
+});
+
+test('the statements of a revocation for which publishers wait are sent together', async (t) => {
+  const { db } = await openTopics(t);
+  const rounds: string[][] = [];
+  const wallClock = () => 0;
+  const revocations = new Revocations({
+    ...{ db: withRoundLog(db, rounds), wallClock },
+    appendControlEntries: controlEntryAppender(db, wallClock),
+  });
+
+  await revocations.revoke({
+    topic: 'a',
+    userIds: Array.from({ length: 1000 }, (_, index) => `u${index}`),
+  });
+
+  assert.equal(countLockedRounds(rounds), 3); // The numbers, the entries, and the rows.
 });

@@ -35,15 +35,18 @@ export class Revocations {
       for (const batch of inStatements(userIds)) await deleteRows(tx, topic, batch);
       const entries = membersChanged('topic_revoked', { topic, userIds });
       const lastSeq = await appendControlEntries(tx, entries);
+      // Publishers wait from here on, so all statements are sent together.
       const now = wallClock();
       const rows: (string | number)[][] = [];
+      const writes: Promise<unknown>[] = [];
       for (const [index, entry] of entries.entries()) {
         const seq = lastSeq - entries.length + 1 + index;
         const { userIds: ofEntry } = 'members' in entry ? entry.members : { userIds: [] };
-        await storeLoss(tx, ofEntry, seq);
+        writes.push(storeLoss(tx, ofEntry, seq));
         for (const userId of ofEntry) rows.push([userId, topic, seq, now]);
       }
-      for (const insert of inserts(insertRevocations, rows)) await tx.execute(insert);
+      for (const insert of inserts(insertRevocations, rows)) writes.push(tx.execute(insert));
+      await Promise.all(writes);
       return lastSeq;
     });
   }
@@ -53,7 +56,8 @@ export class Revocations {
    * no stream token of the user is older than they are. For a timer.
    */
   async sweep(): Promise<number> {
-    const { db, wallClock } = this.#options;
+    const { db: requestDb, wallClock } = this.#options;
+    const db = requestDb.background ?? requestDb;
     const rows = await db.query<{ user_id: string; topic: string; seq: number }>(
       sql`select user_id, topic, seq from topic_revocations revoked
         where created_at < ${wallClock() - storedMs} and not exists (

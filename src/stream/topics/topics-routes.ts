@@ -3,7 +3,12 @@ import type { EventLog } from '../../event-log/event-log.js';
 import type { Exchange } from '../../http/exchange.js';
 import { json, type Reply } from '../../http/reply.js';
 import { type Route, route } from '../../http/router.js';
-import { invalidField, missingFields, parseStrictBody } from '../../http/strict-fields.js';
+import {
+  invalidField,
+  missingFields,
+  parseStrictBody,
+  refuseQuery,
+} from '../../http/strict-fields.js';
 import type { StreamToken, StreamTokens } from '../tokens/stream-token.js';
 import type { Choices, TokenChoices } from './choices.js';
 import { parseTopicList, topicBodyBytesMax } from './topic-list.js';
@@ -37,6 +42,7 @@ export function topicsRoutes(parts: TopicsRouteParts): Route[] {
     route('POST', '/stream/topics', async (exchange) => {
       const credential = access.parseCredential(exchange);
       access.checkStreamRate(exchange);
+      refuseQuery(exchange.query);
       const change = parseChange(await exchange.body({ bytesMax: topicBodyBytesMax }));
       const token = await findLive(parts, credential);
       access.checkTokenRate(exchange, token.userId);
@@ -60,6 +66,7 @@ function parseChange(body: unknown) {
 function findToken(parts: TopicsRouteParts, exchange: Exchange): Promise<StreamToken> {
   const credential = parts.access.parseCredential(exchange);
   parts.access.checkStreamRate(exchange);
+  refuseQuery(exchange.query);
   return findLive(parts, credential);
 }
 

@@ -21,3 +21,27 @@ export function withStatementHook(db: Database, onStatement: (statement: Sql) =>
     close: () => db.close(),
   };
 }
+
+/**
+ * Wraps a database so that the texts of statements that are sent together, in one turn of the event loop, are added
+ * to `rounds` as one list.
+ */
+export function withRoundLog(db: Database, rounds: string[][]): Database {
+  let round: string[] | undefined;
+  return withStatementHook(db, ({ texts }) => {
+    if (round === undefined) {
+      round = [];
+      rounds.push(round);
+      setImmediate(() => {
+        round = undefined;
+      });
+    }
+    round.push(texts.join('?'));
+  });
+}
+
+/** Returns how many rounds come from the one on that locks the counter row, for which publishers wait. */
+export function countLockedRounds(rounds: readonly string[][]): number {
+  const isLocking = (round: readonly string[]) => round.some((text) => text.includes('log_head'));
+  return rounds.length - rounds.findIndex(isLocking);
+}
