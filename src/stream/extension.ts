@@ -99,7 +99,6 @@ async function toGrant(parts: ExtensionParts, token: StreamToken): Promise<Grant
   const grant = { userId, endsAt, mintedSeq, rights: parseStoredRights(storedRights), rightsSeq };
   if (endsAt !== undefined) return grant;
   await requireSession(parts, token);
-  if (storedRights === null) return grant;
   const { tokens } = parts;
   return { ...grant, confirmRights: (tx) => tokens.confirmRights(tx, hash, storedRights) };
 }

@@ -278,10 +278,10 @@ export class StreamTokens {
   }
 
   /** Locks a token in a transaction. Returns whether it exists and its rights are these, as they are stored. */
-  async confirmRights(tx: Database, tokenHash: string, rights: string): Promise<boolean> {
+  async confirmRights(tx: Database, tokenHash: string, rights: string | null): Promise<boolean> {
+    const areSame = rights === null ? sql`rights is null` : sql`rights = ${rights}`;
     const count = await tx.execute(
-      sql`update stream_tokens set rights = rights
-        where token_hash = ${tokenHash} and rights = ${rights}`,
+      sql`update stream_tokens set rights = rights where token_hash = ${tokenHash} and ${areSame}`,
     );
     return count === 1;
   }

@@ -476,10 +476,13 @@ test('a token is not minted or extended with rights that have changed since they
   await assert.rejects(minting, refused);
 
   assert.equal(await countRows(), 1);
-  const confirm = (rights: string) =>
+  const confirm = (rights: string | null) =>
     db.transaction((tx) => tokens.confirmRights(tx, token.hash, rights));
   assert.equal(await confirm('{"*":["listen"]}'), true);
   assert.equal(await confirm('{"*":["Listen"]}'), false);
+  assert.equal(await confirm(null), false);
+  await db.execute(sql`update stream_tokens set rights = null`);
+  assert.equal(await confirm(null), true);
 });
 
 test('a topic that is chosen while it is revoked is not chosen afterwards, and its entry is not the last', async (t) => {
