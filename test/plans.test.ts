@@ -195,7 +195,7 @@ async function exerciseChoices(
   const grant = { endsAt: now, mintedSeq: 1, rights: new Map([['topic-1', ['listen' as const]]]) };
   assert.equal(await replaceGrant(parts, granted, grant), true);
   const account = { userId: '1', rights: new Map(), changeAccount: async () => true };
-  await replaceRightsOfAccount(parts, account);
+  await replaceRightsOfAccount({ ...parts, headSeqSql }, account);
 }
 
 /** Runs the statements of the list of open streams. */

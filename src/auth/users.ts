@@ -166,9 +166,10 @@ export class Users {
   }
 
   /** Locks the rights of a user until the end of the transaction. Returns whether they are these, as stored. */
-  async confirmRights(id: string, storedRights: string, tx: Database): Promise<boolean> {
+  async confirmRights(id: string, storedRights: string | null, tx: Database): Promise<boolean> {
+    const areSame = storedRights === null ? sql`rights is null` : sql`rights = ${storedRights}`;
     const count = await tx.execute(
-      sql`update users set rights = rights where id = ${toRowId(id)} and rights = ${storedRights}`,
+      sql`update users set rights = rights where id = ${toRowId(id)} and ${areSame}`,
     );
     return count === 1;
   }

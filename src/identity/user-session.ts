@@ -19,10 +19,9 @@ export interface LocalSession {
   readonly user: LocalUser;
   /** The rights of the account. */
   readonly rights: TopicRights;
-  /**
-   * Locks the rights of the account until the end of a transaction, and returns whether they are still the same.
-   * Absent for an account without rights.
-   */
+  /** Whether the account has rights of its own. */
+  readonly hasOwnRights?: boolean | undefined;
+  /** Locks the rights of the account until the end of a transaction, and returns whether they are still the same. */
   readonly confirmRights?: ((tx: Database) => Promise<boolean>) | undefined;
   /** Number of the newest entry of the event log in the snapshot in which the session was read. */
   readonly headSeq: number;
@@ -35,7 +34,10 @@ export type VerifiedUser =
 
 /** A session that has not ended: of a local account, or of a user whom a trusted issuer has authenticated. */
 export interface UserSession
-  extends Pick<LocalSession, 'id' | 'userId' | 'expiresAt' | 'headSeq' | 'confirmRights'> {
+  extends Pick<
+    LocalSession,
+    'id' | 'userId' | 'expiresAt' | 'headSeq' | 'hasOwnRights' | 'confirmRights'
+  > {
   /** What the user may do with topics, public ones included. */
   readonly rights: TopicRights;
   /** Whether the user has no account, so that nothing can extend the session. */

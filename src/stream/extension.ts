@@ -81,21 +81,24 @@ export async function extendStream(
   return toReply(endsAt);
 }
 
-/** Whether a grant changes a token. The number of the minting matters only to rights, and to users without an account. */
+/**
+ * Whether a grant changes a token. The number of the rights matters only if there are any, and that of the minting only
+ * to users without an account.
+ */
 function isChange(grant: Grant, old: StreamToken): boolean {
   const hasOtherRights = toStoredRights(grant.rights) !== old.rights;
-  const hasOtherNumber = grant.mintedSeq !== old.mintedSeq;
-  if (grant.endsAt === undefined)
-    return hasOtherRights || (hasOtherNumber && grant.rights.size > 0);
-  return hasOtherRights || hasOtherNumber || grant.endsAt !== old.endsAt;
+  const { mintedSeq, rights, rightsSeq = mintedSeq, endsAt } = grant;
+  const areRightsNewer = rightsSeq !== old.rightsSeq && rights.size > 0;
+  if (endsAt === undefined) return hasOtherRights || areRightsNewer;
+  const hasOtherNumber = mintedSeq !== old.mintedSeq;
+  return hasOtherRights || areRightsNewer || hasOtherNumber || endsAt !== old.endsAt;
 }
 
 async function toGrant(parts: ExtensionParts, token: StreamToken): Promise<Grant> {
-  const { hash, userId, mintedSeq, endsAt, rights: storedRights } = token;
-  const grant = { userId, endsAt, mintedSeq, rights: parseStoredRights(storedRights) };
+  const { hash, userId, mintedSeq, endsAt, rights: storedRights, rightsSeq } = token;
+  const grant = { userId, endsAt, mintedSeq, rights: parseStoredRights(storedRights), rightsSeq };
   if (endsAt !== undefined) return grant;
   await requireSession(parts, token);
-  if (storedRights === null) return grant;
   const { tokens } = parts;
   return { ...grant, confirmRights: (tx) => tokens.confirmRights(tx, hash, storedRights) };
 }

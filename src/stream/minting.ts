@@ -15,6 +15,8 @@ export interface MintingSession extends LiveSession {
   readonly headSeq: number;
   /** The topics that its clients may choose. */
   readonly rights: TopicRights;
+  /** Whether the account of the user has rights of its own. */
+  readonly hasOwnRights?: boolean | undefined;
   /** Absent for rights that cannot change. */
   readonly confirmRights?: ConfirmRights | undefined;
 }
@@ -34,7 +36,9 @@ export async function mintToken(
   topics: readonly string[],
 ): Promise<Reply> {
   const { id: sessionId, userId, expiresAt: endsAt, headSeq: mintedSeq, isForeign } = session;
-  const { rights, confirmRights } = session;
+  const { rights, hasOwnRights } = session;
+  // Without a lock, tokens are inserted together. One that just misses the first rights of its account has none.
+  const confirmRights = hasOwnRights === true ? session.confirmRights : undefined;
   const id = eventLog.format(mintedSeq);
   const streamToken = await tokens.mint({
     ...{ userId, sessionId, beginning: id, mintedSeq, rights, confirmRights, topics },

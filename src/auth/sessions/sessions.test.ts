@@ -40,6 +40,30 @@ test('a session is live until its idle expiry', async (t) => {
   assert.equal(await sessions.findLive(grant.sessionId), undefined);
 });
 
+test('the rights of a session are confirmed until they change, also those of an account without rights', async (t) => {
+  const db = await databaseFor(t);
+  const { sessions, users } = await sessionsFor(t, { db });
+  const account = await newUser(users);
+  const { sessionId } = await openSession(sessions, account);
+  const find = async () => {
+    const session = await sessions.findLive(sessionId);
+    assert.ok(session);
+    return session;
+  };
+  const confirm = async ({ confirmRights }: Awaited<ReturnType<typeof find>>) =>
+    db.transaction(confirmRights);
+
+  const without = await find();
+  assert.deepEqual([without.hasOwnRights, await confirm(without)], [false, true]);
+  await users.setRights(account.id, new Map([['a', ['listen']]]));
+  const withRights = await find();
+
+  assert.equal(await confirm(without), false);
+  assert.deepEqual([withRights.hasOwnRights, await confirm(withRights)], [true, true]);
+  await users.setRights(account.id, new Map());
+  assert.equal(await confirm(withRights), false);
+});
+
 test('simultaneous lookups share a query, and each caller gets its session', async (t) => {
   const statements: string[] = [];
   const db = withStatementLog(await databaseFor(t), statements);

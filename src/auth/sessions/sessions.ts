@@ -85,11 +85,10 @@ export interface LiveSession {
   readonly user: User;
   /** The rights of the user, read in the same snapshot. */
   readonly rights: TopicRights;
-  /**
-   * Locks the rights until the end of a transaction, and returns whether they are still the same. Absent without
-   * rights.
-   */
-  readonly confirmRights?: ((tx: Database) => Promise<boolean>) | undefined;
+  /** Whether the user has rights that an operator has set. */
+  readonly hasOwnRights: boolean;
+  /** Locks the rights until the end of a transaction, and returns whether they are still the same. */
+  readonly confirmRights: (tx: Database) => Promise<boolean>;
   /**
    * Number of the newest entry of the event log in the snapshot in which the session was read: the session reflects
    * all entries up to it.
@@ -238,9 +237,8 @@ export class Sessions {
     const rights = parseStoredRights(storedRights);
     return {
       ...{ id, userId: user.id, expiresAt, user, rights, headSeq },
-      ...(storedRights !== null && {
-        confirmRights: (tx: Database) => users.confirmRights(user.id, storedRights, tx),
-      }),
+      hasOwnRights: storedRights !== null,
+      confirmRights: (tx) => users.confirmRights(user.id, storedRights, tx),
     };
   }
 

@@ -218,6 +218,7 @@ export const mariadbMigrations: readonly Migration[] = [
       'alter table api_keys add column topics text',
       'alter table users add column rights text',
       'alter table stream_tokens add column rights text',
+      'alter table stream_tokens add column rights_seq bigint',
       `alter table events add column topic varchar(128) ${ascii}`,
 
       `create table if not exists topic_members (

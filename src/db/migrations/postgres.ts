@@ -204,6 +204,7 @@ export const postgresMigrations: readonly Migration[] = [
       'alter table api_keys add column topics text',
       'alter table users add column rights text',
       'alter table stream_tokens add column rights text',
+      'alter table stream_tokens add column rights_seq bigint',
       'alter table events add column topic varchar(128) collate "C"',
 
       `create table topic_members (

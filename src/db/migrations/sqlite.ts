@@ -228,6 +228,7 @@ export const sqliteMigrations: readonly Migration[] = [
       'alter table api_keys add column topics text',
       'alter table users add column rights text',
       'alter table stream_tokens add column rights text',
+      'alter table stream_tokens add column rights_seq integer',
       'alter table events add column topic text',
 
       `create table topic_members (

@@ -197,13 +197,14 @@ test('trimmed topics are exact: nothing counts for a reader with 1100 other topi
   }));
   const others = Array.from({ length: 1100 }, (_, index): [string, number] => [`x${index}`, 0]);
 
-  await db.transaction((tx) => recordTrimmedTopics(tx, trimmed));
+  await db.transaction((tx) => recordTrimmedTopics(tx, { after: 0, upTo: 5000, topics: trimmed }));
 
   assert.equal(await lastOf(db, Object.fromEntries(others)), 0);
   for (const index of [0, 999, 1000, 4999])
     assert.equal(await lastOf(db, Object.fromEntries([...others, [`${index}`, 0]])), index + 1);
   assert.equal(await lastOf(db, { A: 0 }), 0);
-  await db.transaction((tx) => recordTrimmedTopics(tx, [{ topic: 'a', seq: 6000 }]));
+  const topics = [{ topic: 'a', seq: 6000 }];
+  await db.transaction((tx) => recordTrimmedTopics(tx, { after: 5000, upTo: 6000, topics }));
   assert.equal(await lastOf(db, { A: 0 }), 0, 'the case of letters counts');
 });
 
@@ -213,7 +214,7 @@ test('of too many trimmed topics the oldest are deleted, and the newest number d
     db.transaction((tx) =>
       recordTrimmedTopics(
         tx,
-        trimmed.map(([topic, seq]) => ({ topic, seq })),
+        { after: 0, upTo: 10, topics: trimmed.map(([topic, seq]) => ({ topic, seq })) },
         3,
       ),
     );
@@ -236,4 +237,46 @@ test('of too many trimmed topics the oldest are deleted, and the newest number d
     sql`select topic from trimmed_topics order by seq`,
   );
   assert.equal(rows.filter(({ topic }) => !topic.startsWith('*')).length, 3);
+});
+
+/** Trims as version 0.1.0 does, which records only audiences. */
+async function trimByEarlierVersion(db: Database, after: number, upTo: number): Promise<void> {
+  await db.transaction(async (tx) => {
+    await tx.execute(sql`delete from events where seq > ${after} and seq <= ${upTo}`);
+    const audiences = ['u:1', 'u:2', 't:3'].map((audience) => ({ audience, seq: upTo }));
+    await recordTrimmed(tx, audiences);
+    await tx.execute(sql`delete from event_audiences where seq > ${after} and seq <= ${upTo}`);
+    await tx.execute(
+      sql`update log_head set trimmed_seq = ${upTo}, events = events - ${upTo - after},
+          bytes = bytes - ${133 * (upTo - after)}
+        where id = 1`,
+    );
+  });
+}
+
+test('what an earlier version trims counts for every topic, before and after the next trim', async (t) => {
+  const { db, store } = await openStores(t);
+  await trimByEarlierVersion(db, 0, 2); // Before the upgrade.
+  assert.equal(await lastOf(db, { 9: 2 }), 0, 'topics since the upgrade');
+  await store.trim(range(2, 4));
+  assert.equal(await lastOf(db, { 9: 2 }), 0, 'a trim by this version');
+  await trimByEarlierVersion(db, 4, 6);
+
+  for (const upTo of [undefined, 9, 12]) {
+    if (upTo !== undefined) await store.trim(range(upTo - 3, upTo));
+    assert.equal(await lastOf(db, { 9: 0 }), 6);
+    assert.equal(await lastOf(db, { 9: 5, 8: 6 }), 6);
+    assert.equal(await lastOf(db, { 9: 6 }), 0);
+    assert.equal(await lastOf(db, { 9: 0 }, 5), 6);
+    assert.equal(await lastOf(db, { 9: 0 }, 6), 0);
+  }
+  assert.equal(await lastOf(db, { 3: 6 }), 11);
+});
+
+test('a trim of events without topics records that no topic has lost any', async (t) => {
+  const { db, store } = await openStores(t);
+
+  await store.trim(range(0, 1));
+
+  assert.equal(await lastOf(db, { 3: 0 }), 0);
 });

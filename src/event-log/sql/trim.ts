@@ -49,7 +49,7 @@ async function deleteRange(
   });
   const others = trimmed.filter(({ audience }) => getTopic(audience) === undefined);
   await recordTrimmed(tx, others);
-  await recordTrimmedTopics(tx, topics);
+  await recordTrimmedTopics(tx, { after, upTo, topics });
   const deletedRecipients = await tx.execute(
     sql`delete from event_audiences where seq > ${after} and seq <= ${upTo}`,
   );

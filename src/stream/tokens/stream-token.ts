@@ -49,6 +49,8 @@ export interface StreamToken extends TokenState {
   readonly mintedSeq: number;
   /** As stored, see `parseStoredRights`. */
   readonly rights: string | null;
+  /** See `TokenGrant`. 0 for tokens without rights of earlier versions. */
+  readonly rightsSeq: number;
   /**
    * The position of the event log at which the token was minted. Its streams start there unless the client
    * sends an id. Undefined for some tokens that version 0.1.0 minted.
@@ -87,6 +89,8 @@ interface Row extends TokenStateRow {
   readonly user_id: number | null;
   /** Null for tokens that were minted before migration 7. */
   readonly subject: string | null;
+  /** Null for tokens that were minted before migration 7. */
+  readonly public_id: string | null;
   readonly session_id: string;
   readonly expires_at: number;
   readonly lease_until: number | null;
@@ -94,6 +98,7 @@ interface Row extends TokenStateRow {
   readonly ends_at: number | null;
   readonly minted_seq: number | null;
   readonly rights: string | null;
+  readonly rights_seq: number | null;
   /** The newest disconnect of the user, the session or the token. */
   readonly disconnected_seq: number | null;
 }
@@ -107,7 +112,7 @@ const unopenedPerUserMin = 10;
 const countedUsersMax = 10_000;
 const batchMax = 500;
 const insertToken = sql`insert into stream_tokens (token_hash, public_id, user_id, subject, session_id,
-  created_at, expires_at, ends_at, start_position, minted_seq, rights) values `;
+  created_at, expires_at, ends_at, start_position, minted_seq, rights, rights_seq) values `;
 /**
  * Time for which an expired token is kept, because a stream that opened the token in time may be about to claim
  * it, or because a process that refused its client may be unable to store the new expiry now.
@@ -187,7 +192,7 @@ export class StreamTokens {
     const insert = {
       values: [
         ...[hash, getPublicId(hash), localId, userId, sessionId, ...times],
-        ...[beginning, mintedSeq, toStoredRights(rights)],
+        ...[beginning, mintedSeq, toStoredRights(rights), mintedSeq],
       ],
       choices: topics.map((topic) => ({ tokenHash: hash, topic, since: mintedSeq })),
     };
@@ -229,8 +234,20 @@ export class StreamTokens {
     const beginning = row.start_position ?? undefined;
     const ids = { userId: row.subject ?? String(row.user_id), sessionId: row.session_id };
     const publicId = getPublicId(hash);
-    const { rights } = row;
-    return { hash, publicId, ...ids, beginning, endsAt, mintedSeq, rights, ...toTokenState(row) };
+    const { rights, rights_seq: rightsSeq } = row;
+    return {
+      ...{
+        hash,
+        publicId,
+        ...ids,
+        beginning,
+        endsAt,
+        mintedSeq,
+        rights,
+        rightsSeq: rightsSeq ?? 0,
+      },
+      ...toTokenState(row),
+    };
   }
 
   /**
@@ -261,10 +278,10 @@ export class StreamTokens {
   }
 
   /** Locks a token in a transaction. Returns whether it exists and its rights are these, as they are stored. */
-  async confirmRights(tx: Database, tokenHash: string, rights: string): Promise<boolean> {
+  async confirmRights(tx: Database, tokenHash: string, rights: string | null): Promise<boolean> {
+    const areSame = rights === null ? sql`rights is null` : sql`rights = ${rights}`;
     const count = await tx.execute(
-      sql`update stream_tokens set rights = rights
-        where token_hash = ${tokenHash} and rights = ${rights}`,
+      sql`update stream_tokens set rights = rights where token_hash = ${tokenHash} and ${areSame}`,
     );
     return count === 1;
   }
@@ -310,7 +327,8 @@ export class StreamTokens {
 
   /** Returns the number of the newest disconnect that applies to a token; 0 if there is none. */
   #findDisconnect(row: Row): number | Promise<number> {
-    if (row.subject !== null || row.user_id === null) return row.disconnected_seq ?? 0;
+    const hasIds = row.subject !== null && row.public_id !== null;
+    if (hasIds || row.user_id === null) return row.disconnected_seq ?? 0;
     const targets = [row.session_id, getPublicId(row.token_hash)];
     return findNewestDisconnectSeq(this.#db, String(row.user_id), targets);
   }
@@ -338,8 +356,9 @@ export class StreamTokens {
 
   async #findRows(hashes: readonly string[]): Promise<(Row | undefined)[]> {
     const rows = await this.#db.query<Row>(
-      sql`select token_hash, user_id, subject, session_id, expires_at, lease_until, ends_at,
-          start_position, minted_seq, rights, version, connection_id, ${newestDisconnectSql} as disconnected_seq
+      sql`select token_hash, user_id, subject, public_id, session_id, expires_at, lease_until, ends_at,
+          start_position, minted_seq, rights, rights_seq, version, connection_id,
+          ${newestDisconnectSql} as disconnected_seq
         from stream_tokens t where token_hash in (${list(hashes)})`,
     );
     const found = new Map(rows.map((row) => [row.token_hash, row]));

@@ -17,14 +17,18 @@ export interface TopicsOfToken {
 const insertChoice = sql`insert into token_topics (token_hash, topic, since) values `;
 
 /**
- * Whether a row `c` of `token_topics` counts, which belongs to the row `t` of `stream_tokens` of this user. It does
- * not if the topic was revoked after the token was minted: the row was inserted by a request that had read the
+ * Selects the number of the revocation of the topic of a row `c` of `token_topics`, which belongs to the row `t` of
+ * `stream_tokens`. A subquery, because PostgreSQL may read the whole table for a join. A token with rights has a subject.
+ */
+export const revokedSeqSql: Sql = sql`(select r.seq from topic_revocations r
+  where r.user_id = t.subject and r.topic = c.topic)`;
+
+/**
+ * Whether a row `c` of `token_topics` counts, which belongs to the row `t` of `stream_tokens`. It does not if the
+ * topic was revoked after the rights of the token were granted: the row was inserted by a request that had read the
  * rights before.
  */
-export function doesCount(userId: string): Sql {
-  return sql`not exists (select 1 from topic_revocations r where r.user_id = ${userId}
-    and r.topic = c.topic and r.seq > coalesce(t.minted_seq, 0))`;
-}
+export const doesCount: Sql = sql`coalesce(t.rights_seq, 0) >= coalesce(${revokedSeqSql}, 0)`;
 
 /** Inserts rows in a transaction. Does nothing without rows. */
 export async function insertChoices(tx: Database, rows: readonly ChoiceRow[]): Promise<void> {

@@ -3,7 +3,7 @@ import type { TestContext } from 'node:test';
 import { testOnDialects } from '../../../test/support/databases/dialects.js';
 import { databaseFor } from '../../../test/support/databases/test-database.js';
 import { sql } from '../../db/database.js';
-import { controlEntryAppender, headSeqSql } from '../../event-log/open.js';
+import { controlEntryAppender, headSeqSql, trimmedSeqSql } from '../../event-log/open.js';
 import { SqlLogStore } from '../../event-log/sql/sql-log-store.js';
 import {
   type ControlEntry,
@@ -16,6 +16,7 @@ import { Choices } from './choices.js';
 import { Memberships } from './memberships.js';
 import { Revocations } from './revocations.js';
 import { replaceRightsOfAccount } from './token-rights.js';
+import { TopicLookup } from './topic-lookup.js';
 
 const test = await testOnDialects('chosen topics');
 
@@ -47,7 +48,7 @@ async function openChoices(t: TestContext) {
     { mintedSeq = 0, owner = foreign as typeof foreign | typeof local } = {},
   ) => {
     const token = await tokens.mint({ ...owner, beginning: 'e-0', mintedSeq, rights, topics });
-    return tokens.find(token);
+    return { text: token, ...(await tokens.find(token)) };
   };
   const append = (...entries: readonly ControlEntry[]) =>
     db.transaction((tx) => appendControlEntries(tx, entries));
@@ -76,7 +77,7 @@ async function openChoices(t: TestContext) {
   const countRows = async () => (await db.query(sql`select topic from token_topics`)).length;
   const replaceRights = (rights: TopicRights) =>
     replaceRightsOfAccount(
-      { db, appendControlEntries },
+      { db, appendControlEntries, headSeqSql },
       { userId: local.userId, rights, changeAccount: async () => true },
     );
   return {
@@ -307,12 +308,14 @@ test('an extension removes the chosen topics that the fresh rights do not cover,
 });
 
 test('a topic that a revocation has voided does not count again after an extension', async (t) => {
-  const { choices, mint, tokens, revoke } = await openChoices(t);
+  const { choices, mint, tokens, revoke, entries, loss } = await openChoices(t);
   const seq = await revoke('a');
   const token = await mint(all, ['a', 'b']);
 
   await tokens.extend(token, { endsAt: foreign.endsAt, mintedSeq: seq, rights: all });
 
+  const kinds = (await entries(seq)).map((entry) => entry?.kind);
+  assert.deepEqual([kinds, await loss(foreign.userId)], [['token_extended'], 0]);
   assert.deepEqual(topicsOf(await choices.read(token)), ['b 0']);
   await choices.change(token, { add: ['a'], remove: [] });
 });
@@ -326,6 +329,93 @@ test('an extension by a credential from before a revocation removes the topic', 
 
   assert.deepEqual(topicsOf(await choices.read(token)), [`b ${seq}`]);
   assert.ok(((await loss(foreign.userId)) ?? 0) > seq);
+});
+
+test('a token of version 0.1.0 gets rights that a revocation voids', async (t) => {
+  const { choices, mint, tokens, db, appendControlEntries, local, replaceRights } =
+    await openChoices(t);
+  const revocations = new Revocations({ db, wallClock: () => now, appendControlEntries });
+  const lookup = new TopicLookup(db, trimmedSeqSql);
+  const token = await mint(noRights, [], { owner: local });
+  await db.execute(
+    sql`update stream_tokens set subject = null, public_id = null, minted_seq = null,
+        rights_seq = null`,
+  );
+  const readOpened = async () => {
+    const { rows } = await lookup.read({ userId: local.userId, tokenHash: token.hash });
+    return rows.choices.map(({ topic }) => topic);
+  };
+
+  await replaceRights(all);
+  await choices.change(token, { add: ['a', 'b'], remove: [] });
+  assert.deepEqual(await readOpened(), ['a', 'b']);
+  await revocations.revoke({ topic: 'a', userIds: [local.userId] });
+
+  assert.deepEqual(await readOpened(), ['b']);
+  await assert.rejects(choices.change(token, { add: ['a'], remove: [] }), {
+    name: 'topic_not_allowed',
+  });
+  await db.execute(sql`insert into token_topics values (${token.hash}, 'a', 0)`);
+  assert.deepEqual(await readOpened(), ['b']);
+  assert.equal((await choices.read(token)).choices.length, 1);
+  await db.execute(
+    sql`insert into disconnects (user_id, target, seq, issued_before, created_at)
+      values (${local.userId}, ${token.publicId}, 100, 0, 0)`,
+  );
+  await assert.rejects(tokens.find(token.text), { name: 'invalid_token' });
+});
+
+test('rights that an account gets after a revocation are not voided by it', async (t) => {
+  const { choices, mint, revoke, local, replaceRights, db } = await openChoices(t);
+  const token = await mint(all, [], { owner: local });
+  await revoke('a', local.userId);
+
+  await replaceRights(all);
+  await choices.change(token, { add: ['a'], remove: [] });
+  assert.equal((await choices.read(token)).choices.length, 1);
+  await db.execute(sql`delete from topic_revocations`);
+  await revoke('a', local.userId);
+
+  assert.deepEqual(topicsOf(await choices.read(token)), []);
+  await assert.rejects(choices.change(token, { add: ['a'], remove: [] }), {
+    name: 'topic_not_allowed',
+  });
+});
+
+test('an extension by a process of an earlier version does not revive a revoked right', async (t) => {
+  const { choices, mint, revoke, db } = await openChoices(t);
+  const token = await mint(all);
+  const seq = await revoke('a');
+  await db.execute(sql`update stream_tokens set ends_at = ends_at + 1, minted_seq = ${seq}`);
+
+  await assert.rejects(choices.change(token, { add: ['a'], remove: [] }), {
+    name: 'topic_not_allowed',
+  });
+  await choices.change(token, { add: ['b'], remove: [] });
+});
+
+test('topics that a revocation has voided are deleted without an entry when rights are replaced', async (t) => {
+  const { choices, mint, revoke, entries, loss, local, replaceRights, countRows } =
+    await openChoices(t);
+  const seq = await revoke('a', local.userId);
+  const token = await mint(all, ['a', 'b'], { owner: local });
+
+  await replaceRights(all);
+
+  assert.deepEqual(await entries(seq), []);
+  assert.equal(await loss(local.userId), 0);
+  assert.deepEqual([topicsOf(await choices.read(token)), await countRows()], [['b 0'], 1]);
+});
+
+test('when several tokens lose topics, the loss is the number of the first entry', async (t) => {
+  const { choices, mint, loss, local, replaceRights } = await openChoices(t);
+  const token = await mint(all, ['a'], { owner: local });
+  await mint(all, ['a'], { owner: local });
+
+  await replaceRights(noRights);
+
+  const { headSeq } = await choices.read(token);
+  assert.deepEqual([await loss(local.userId), headSeq], [1, 2]);
 });
 
 test('the extension of a local token replaces its rights alone', async (t) => {
@@ -386,10 +476,13 @@ test('a token is not minted or extended with rights that have changed since they
   await assert.rejects(minting, refused);
 
   assert.equal(await countRows(), 1);
-  const confirm = (rights: string) =>
+  const confirm = (rights: string | null) =>
     db.transaction((tx) => tokens.confirmRights(tx, token.hash, rights));
   assert.equal(await confirm('{"*":["listen"]}'), true);
   assert.equal(await confirm('{"*":["Listen"]}'), false);
+  assert.equal(await confirm(null), false);
+  await db.execute(sql`update stream_tokens set rights = null`);
+  assert.equal(await confirm(null), true);
 });
 
 test('a topic that is chosen while it is revoked is not chosen afterwards, and its entry is not the last', async (t) => {

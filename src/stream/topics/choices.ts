@@ -115,7 +115,7 @@ export class Choices {
       sql`select c.topic, c.since, t.rights, ${headSeqSql} as head_seq,
           (select count(*) from topic_members m where m.user_id = ${userId}) as memberships
         from stream_tokens t
-          left join token_topics c on c.token_hash = t.token_hash and ${doesCount(userId)}
+          left join token_topics c on c.token_hash = t.token_hash and ${doesCount}
         where t.token_hash = ${hash}`,
     );
     const [first] = rows;

@@ -32,8 +32,8 @@ async function openTopics(t: Parameters<typeof databaseFor>[0]) {
   const insertToken = async (hash: string, userId: string, mintedSeq: number, topics: string[]) => {
     await db.execute(
       sql`insert into stream_tokens (token_hash, public_id, subject, session_id, created_at, expires_at,
-          ends_at, minted_seq)
-        values (${hash}, ${hash}, ${userId}, 's', 0, 0, 0, ${mintedSeq})`,
+          ends_at, minted_seq, rights_seq)
+        values (${hash}, ${hash}, ${userId}, 's', 0, 0, 0, ${mintedSeq}, ${mintedSeq})`,
     );
     for (const topic of topics)
       await db.execute(

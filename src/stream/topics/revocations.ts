@@ -15,8 +15,8 @@ const storedMs = 31 * dayMs;
 const sweptMax = 500;
 
 /**
- * Revokes topics: ends the memberships and the chosen topics of users, and voids the rights to the topic in the stream
- * tokens that were minted before. These are found by number: a token stores the newest entry before its minting.
+ * Revokes topics: ends the memberships and the chosen topics of users, and voids the rights to the topic that stream
+ * tokens were granted before. These are found by number: a token stores the newest entry before its rights were read.
  */
 export class Revocations {
   readonly #options: RevocationsOptions;
@@ -53,7 +53,7 @@ export class Revocations {
 
   /**
    * Deletes up to 500 revocations that no longer have an effect, and returns how many: they are older than 31 days, and
-   * no stream token of the user is older than they are. For a timer.
+   * no stream token of the user has older rights. For a timer.
    */
   async sweep(): Promise<number> {
     const { db: requestDb, wallClock } = this.#options;
@@ -62,7 +62,7 @@ export class Revocations {
       sql`select user_id, topic, seq from topic_revocations revoked
         where created_at < ${wallClock() - storedMs} and not exists (
           select 1 from stream_tokens token
-          where token.subject = revoked.user_id and coalesce(token.minted_seq, 0) < revoked.seq)
+          where token.subject = revoked.user_id and coalesce(token.rights_seq, 0) < revoked.seq)
         order by created_at limit ${sweptMax}`,
     );
     let count = 0;

@@ -1,9 +1,9 @@
-import { type Database, sql } from '../../db/database.js';
+import { type Database, type Sql, sql } from '../../db/database.js';
 import { Failure } from '../../errors.js';
 import type { AppendControlEntries } from '../../event-log/open.js';
 import type { ControlEntry } from '../../events/control-entry.js';
 import { formatTopicRights, isAllowed, type TopicRights } from '../../events/topic-rights.js';
-import { deleteChoices, type TopicsOfToken } from './choice-rows.js';
+import { deleteChoices, revokedSeqSql, type TopicsOfToken } from './choice-rows.js';
 import { storeLoss, transactionOfUsers } from './user-locks.js';
 
 /** What a fresh credential grants to a stream token. */
@@ -13,6 +13,8 @@ export interface TokenGrant {
   /** See `NewStreamToken`. */
   readonly mintedSeq: number;
   readonly rights: TopicRights;
+  /** The newest entry before the rights were read, `mintedSeq` if absent. A later revocation voids the right on its topic. */
+  readonly rightsSeq?: number | undefined;
   readonly confirmRights?: ConfirmRights | undefined;
 }
 
@@ -76,39 +78,26 @@ async function replaceInTransaction(
   grant: TokenGrant,
   appendControlEntries: AppendControlEntries,
 ): Promise<boolean> {
-  const { endsAt, mintedSeq, rights, confirmRights } = grant;
+  const { endsAt, mintedSeq, rights, rightsSeq = mintedSeq, confirmRights } = grant;
   await requireConfirmed(tx, confirmRights);
   const isSameKind = endsAt === undefined ? sql`ends_at is null` : sql`ends_at is not null`;
   const lock = sql`update stream_tokens set rights = rights where token_hash = ${hash}
     and ${isSameKind}`;
   if ((await tx.execute(lock)) === 0) return false;
-  const rows = await tx.query<{ topic: string; minted_seq: number; revoked_seq: number | null }>(
-    sql`select c.topic, coalesce(t.minted_seq, 0) as minted_seq, r.seq as revoked_seq
-      from stream_tokens t join token_topics c on c.token_hash = t.token_hash
-        left join topic_revocations r on r.user_id = ${userId} and r.topic = c.topic
-      where t.token_hash = ${hash} order by c.topic`,
-  );
+  const ofToken = sql`token_hash = ${hash}`;
+  const lost = await findLost(tx, ofToken, { rights, rightsSeq });
   // Tokens that were minted before migration 7 have no subject, by which revocations are found.
   await tx.execute(
     sql`update stream_tokens set ends_at = ${endsAt ?? null}, minted_seq = ${mintedSeq},
-        rights = ${toStoredRights(rights)}, subject = ${userId}, public_id = ${publicId}
+        rights = ${toStoredRights(rights)}, rights_seq = ${rightsSeq}, subject = ${userId},
+        public_id = ${publicId}
       where token_hash = ${hash}`,
   );
-  // With the new number, a row that a revocation has voided would count again.
-  const removed = rows.filter(({ topic, minted_seq: oldMintedSeq, revoked_seq: revokedSeq }) => {
-    const isVoid = (revokedSeq ?? 0) > Math.min(oldMintedSeq, mintedSeq);
-    return isVoid || !isAllowed(rights, topic, 'listen');
-  });
-  if (removed.length > 0 && oldRights === null) throw rightsChanged(); // Without the lock on the user.
-  const topics = removed.map(({ topic }) => topic);
+  if (lost.removed.length > 0 && oldRights === null) throw rightsChanged(); // Without the lock on the user.
   const entries: ControlEntry[] = [];
   if (endsAt !== undefined)
     entries.push({ kind: 'token_extended', extension: { tokenHash: hash, endsAt } });
-  await removeChoices(
-    tx,
-    { userId, choices: [{ tokenHash: hash, topics }], entries },
-    appendControlEntries,
-  );
+  await removeChoices(tx, { userId, ...lost, entries }, appendControlEntries);
   return true;
 }
 
@@ -121,16 +110,24 @@ export interface AccountRights {
   readonly changeAccount: (tx: Database) => Promise<boolean>;
 }
 
+export interface AccountRightsParts extends TokenRightsParts {
+  /** Selects the number of the newest entry of the event log. */
+  readonly headSeqSql: Sql;
+}
+
 /**
  * Replaces the rights of a local account and of its stream tokens in one transaction. Chosen topics that they do not
  * cover are removed as by the backend. Returns false if there is no such account.
  */
 export function replaceRightsOfAccount(
-  { db, appendControlEntries }: TokenRightsParts,
-  { changeAccount, ...account }: AccountRights,
+  { db, appendControlEntries, headSeqSql }: AccountRightsParts,
+  { changeAccount, userId, rights }: AccountRights,
 ): Promise<boolean> {
-  return transactionOfUsers(db, [account.userId], async (tx) => {
+  return transactionOfUsers(db, [userId], async (tx) => {
     if (!(await changeAccount(tx))) return false;
+    // Every revocation that has not committed yet waits for the lock on the user, and gets a higher number.
+    const [head] = await tx.query<{ seq: number | null }>(sql`select ${headSeqSql} as seq`);
+    const account = { userId, rights, rightsSeq: head?.seq ?? 0 };
     await replaceRightsOfTokens(tx, account, appendControlEntries);
     return true;
   });
@@ -138,45 +135,89 @@ export function replaceRightsOfAccount(
 
 async function replaceRightsOfTokens(
   tx: Database,
-  { userId, rights }: Pick<AccountRights, 'userId' | 'rights'>,
+  { userId, ...granted }: GrantedRights & { readonly userId: string },
   appendControlEntries: AppendControlEntries,
 ): Promise<void> {
-  const isOfUser = sql`t.user_id = ${Number(userId)}`;
+  const ofUser = sql`user_id = ${Number(userId)}`;
+  await tx.execute(sql`update stream_tokens set rights = rights where ${ofUser}`); // Locks them.
+  const lost = await findLost(tx, ofUser, granted);
+  // Tokens that version 0.1.0 minted have no subject, by which revocations are found.
   await tx.execute(
-    sql`update stream_tokens set rights = ${toStoredRights(rights)} where user_id = ${Number(userId)}`,
+    sql`update stream_tokens set rights = ${toStoredRights(granted.rights)},
+        rights_seq = ${granted.rightsSeq}, subject = ${userId}
+      where ${ofUser}`,
   );
-  const rows = await tx.query<{ token_hash: string; topic: string }>(
-    sql`select c.token_hash, c.topic from stream_tokens t
-        join token_topics c on c.token_hash = t.token_hash
-      where ${isOfUser} order by c.token_hash, c.topic`,
-  );
-  const uncovered = new Map<string, string[]>();
-  for (const { token_hash: tokenHash, topic } of rows) {
-    if (isAllowed(rights, topic, 'listen')) continue;
-    uncovered.set(tokenHash, [...(uncovered.get(tokenHash) ?? []), topic]);
-  }
-  const choices = [...uncovered].map(([tokenHash, topics]) => ({ tokenHash, topics }));
-  await removeChoices(tx, { userId, choices, entries: [] }, appendControlEntries);
+  await removeChoices(tx, { userId, ...lost, entries: [] }, appendControlEntries);
 }
 
-interface Removal {
+interface GrantedRights {
+  readonly rights: TopicRights;
+  readonly rightsSeq: number;
+}
+
+/** Chosen topics that tokens lose with their rights. */
+interface LostChoices {
+  /** Those that counted. */
+  readonly removed: readonly TopicsOfToken[];
+  /** Those that a revocation has voided. They would count again with the number of the new rights. */
+  readonly voided: readonly TopicsOfToken[];
+}
+
+interface ChoiceOfToken {
+  readonly token_hash: string;
+  readonly topic: string;
+  readonly rights_seq: number;
+  readonly revoked_seq: number | null;
+}
+
+/** Finds the chosen topics that tokens lose with new rights. The tokens must be locked, and still have the old rights. */
+async function findLost(
+  tx: Database,
+  ofTokens: Sql,
+  { rights, rightsSeq }: GrantedRights,
+): Promise<LostChoices> {
+  const rows = await tx.query<ChoiceOfToken>(
+    sql`select c.token_hash, c.topic, coalesce(t.rights_seq, 0) as rights_seq, ${revokedSeqSql} as revoked_seq
+      from (select token_hash, subject, rights_seq from stream_tokens where ${ofTokens}) t
+        join token_topics c on c.token_hash = t.token_hash
+      order by c.token_hash, c.topic`,
+  );
+  const isVoid = (row: ChoiceOfToken) => (row.revoked_seq ?? 0) > row.rights_seq;
+  const isCovered = ({ topic, revoked_seq: revokedSeq }: ChoiceOfToken) =>
+    isAllowed(rights, topic, 'listen') && (revokedSeq ?? 0) <= rightsSeq;
+  return {
+    removed: toTopicsOfTokens(rows.filter((row) => !isVoid(row) && !isCovered(row))),
+    voided: toTopicsOfTokens(rows.filter(isVoid)),
+  };
+}
+
+function toTopicsOfTokens(rows: readonly ChoiceOfToken[]): TopicsOfToken[] {
+  const topicsByHash = new Map<string, string[]>();
+  for (const { token_hash: tokenHash, topic } of rows)
+    topicsByHash.set(tokenHash, [...(topicsByHash.get(tokenHash) ?? []), topic]);
+  return [...topicsByHash].map(([tokenHash, topics]) => ({ tokenHash, topics }));
+}
+
+interface Removal extends LostChoices {
   readonly userId: string;
-  readonly choices: readonly TopicsOfToken[];
   /** Entries to append before those of the removal. */
   readonly entries: readonly ControlEntry[];
 }
 
-/** Removes chosen topics as by the backend, and appends the entries. The row of the user's loss must be locked. */
+/**
+ * Removes chosen topics as by the backend, and appends the entries. Those that did not count are deleted without an
+ * entry or a loss: no stream had them. The row of the user's loss must be locked.
+ */
 async function removeChoices(
   tx: Database,
-  { userId, choices, entries }: Removal,
+  { userId, removed, voided, entries }: Removal,
   appendControlEntries: AppendControlEntries,
 ): Promise<void> {
-  const removed = choices.filter(({ topics }) => topics.length > 0);
-  for (const choice of removed) await deleteChoices(tx, choice);
+  for (const choice of [...voided, ...removed]) await deleteChoices(tx, choice);
   const seq = await appendControlEntries(tx, [
     ...entries,
     ...removed.map((choice) => ({ kind: 'choices_removed' as const, choice })),
   ]);
-  if (removed.length > 0) await storeLoss(tx, [userId], seq);
+  // The entries commit together, and a client has seen at least that of its own token.
+  if (removed.length > 0) await storeLoss(tx, [userId], seq - removed.length + 1);
 }

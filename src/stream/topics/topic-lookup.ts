@@ -1,5 +1,6 @@
 import { type Database, list, type Sql, sql } from '../../db/database.js';
 import { Batcher } from '../../util/batcher.js';
+import { doesCount } from './choice-rows.js';
 import type { StoredRows, TopicRow } from './topic-rows.js';
 
 /** Whose topics are read: those of a user, and those chosen for a stream token. */
@@ -44,10 +45,6 @@ export class TopicLookup {
     return this.#lookups.run(owner);
   }
 
-  /**
-   * A chosen topic does not count if the topic was revoked after the token was minted: the row may have been inserted
-   * by a request that had read the rights before.
-   */
   async #find(owners: readonly TopicOwner[]): Promise<StoredTopics[]> {
     const userIds = list([...new Set(owners.map(({ userId }) => userId))]);
     const hashes = [...new Set(owners.flatMap(({ tokenHash }) => tokenHash ?? []))];
@@ -55,12 +52,9 @@ export class TopicLookup {
       hashes.length === 0
         ? sql``
         : sql`union all
-          select 'chosen', chosen.token_hash, chosen.topic, chosen.since
-          from token_topics chosen
-            join stream_tokens token on token.token_hash = chosen.token_hash
-          where chosen.token_hash in (${list(hashes)}) and coalesce(token.minted_seq, 0) >= coalesce(
-            (select revoked.seq from topic_revocations revoked
-              where revoked.user_id = token.subject and revoked.topic = chosen.topic), 0)`;
+          select 'chosen', c.token_hash, c.topic, c.since
+          from token_topics c join stream_tokens t on t.token_hash = c.token_hash
+          where c.token_hash in (${list(hashes)}) and ${doesCount}`;
     const rows = await this.#db.query<Row>(
       sql`select 'member' as kind, user_id as owner, topic, since as seq
         from topic_members where user_id in (${userIds})
