@@ -77,7 +77,7 @@ test('when one of the requests of a commit cannot be written, only that request 
   assert.deepEqual(delivered, ['a', 'b', 'c']);
   assert.deepEqual(outcomes.at(-1), {
     status: 'fulfilled',
-    value: { ids: ['e1-3'], isRepeated: false },
+    value: { ids: ['e1-3'], isRepeated: false, newestSeq: 3 },
   });
 });
 

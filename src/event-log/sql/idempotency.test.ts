@@ -155,8 +155,8 @@ test('two concurrent publishes with the same key are written once', async (t) =>
   ]);
 
   assert.deepEqual(both, [
-    { ids: ['e1-1'], isRepeated: false },
-    { ids: ['e1-1'], isRepeated: true },
+    { ids: ['e1-1'], isRepeated: false, newestSeq: 1 },
+    { ids: ['e1-1'], isRepeated: true, newestSeq: 1 },
   ]);
   assert.equal(eventLog.head, 1);
 });
