@@ -25,6 +25,7 @@ export class PoolThread<Job> {
   readonly #leftRunning: Promise<void>;
   #leaveRunning: () => void = () => {};
   #isLeftRunning = false;
+  #isReady = false;
   readonly #nativeWork = new Int32Array(new SharedArrayBuffer(4));
   readonly #worker: Worker;
   #isStopping = false;
@@ -62,6 +63,7 @@ export class PoolThread<Job> {
         if (message.kind === 'exiting' || this.#isLost) return;
         if (message.kind !== 'ready') return onResult(message);
         clearTimeout(deadline);
+        this.#isReady = true;
         resolve();
       });
       void this.lost.then((cause) => {
@@ -143,10 +145,15 @@ export class PoolThread<Job> {
     await Promise.race([this.exited, this.#leftRunning]);
   }
 
-  /** Does not terminate a lost thread: it exits by itself, and its abandoned jobs may still be computing. */
+  /**
+   * Does not end a lost thread: it exits by itself, and its abandoned jobs may still be computing. A thread that is
+   * ready exits when it reads the command, not by `terminate`: the result of its last job may have been sent from
+   * within a callback of argon2, which aborts the process if the thread ends before the callback returns.
+   */
   #terminateWhenIdle(): void {
     if (!this.#isStopping || this.#isLost || this.#running.size > 0) return;
-    void this.#worker.terminate();
+    if (this.#isReady) this.#send('end');
+    else void this.#worker.terminate();
   }
 
   #send(message: MessageToThread): void {
