@@ -51,7 +51,7 @@ const proxies: readonly Proxy[] = [
     ...{ name: 'haproxy', language: 'haproxy', versionFlag: '-v' },
     withoutTls: (recipe, part) => recipe.replace(/^backend herald\n[\s\S]*/m, part),
     overH2: (recipe) => recipe.replace(/^ *server one .*/m, '$& proto h2 check-proto h1'),
-    // The recipe checks Herald every 2 s, also while it is away and returns.
+    // The recipe checks Herald every 2 s, also while Herald is unavailable and after it has restarted.
     wrapConfig: (recipe) =>
       recipe.replace(/^ *server one .*/m, '$& inter 1s fastinter 200ms downinter 200ms'),
     args: (config) => ['-db', '-f', config],

@@ -175,7 +175,7 @@ for (const dialect of allDialects) {
     current.abort();
   });
 
-  test(`${dialect}: a revocation ends memberships, and a later membership begins anew`, {
+  test(`${dialect}: a revocation ends memberships, and a member who is added later receives only later events`, {
     skip,
   }, async (t) => {
     const app = await startApplication(t, dialect);
